@@ -1,0 +1,33 @@
+# make setup | demo | test | check | bench
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test check bench
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -r requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup
+	$(BIN)/posttrain run recipes/tiny.yaml
+
+test: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	@set -e; for bench in benchmarks/*.py; do \
+	  test -e "$$bench" || continue; \
+	  name=$$(basename "$$bench" .py); mkdir -p benchmarks/results; \
+	  $(BIN)/python "$$bench" --json "benchmarks/results/$$name.json"; \
+	done

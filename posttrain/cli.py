@@ -1,0 +1,199 @@
+"""The command line. Every command imports what it needs when it runs, so `--help` stays instant."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from posttrain import __version__
+from posttrain.errors import PosttrainError
+
+app = typer.Typer(
+    help="Post-train language models: SFT, DPO, reward models and RLVR from one recipe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Build a recipe's mixtures, or look at them.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+# What follows RECIPE and is no option of ours is an override: key=value or --key value.
+OVERRIDABLE: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "epilog": "Anything else overrides the recipe: stages.sft.seed=1, or --seed 1 if unambiguous.",
+}
+GRACE_SECONDS = 10
+
+
+def _option(name: str, help: str, **limits: Any) -> Any:  # with underscores, and with dashes
+    return typer.Option(*dict.fromkeys((name, name.replace("_", "-"))), help=help, **limits)
+
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+
+
+def _overrides(ctx: typer.Context, recipe: Path, stage: str | None = None) -> list[str]:
+    """The overrides, of a recipe that was read with them: its faults come before slow imports."""
+    from posttrain.recipe import load_recipe, parse_override_args
+
+    if recipe.name.startswith("-"):
+        raise typer.BadParameter(f"the recipe comes first, before {recipe}", param_hint="RECIPE")
+    overrides = parse_override_args(ctx.args)
+    with warnings.catch_warnings(action="ignore"):  # the command reads it again, and warns then
+        load_recipe(recipe, overrides, stage=stage)
+    return overrides
+
+
+@app.command(**OVERRIDABLE)
+def run(
+    ctx: typer.Context,
+    recipe: RecipePath,
+    stage: Annotated[str | None, _option("--stage", "Run this stage only.")] = None,
+    from_stage: Annotated[str | None, _option("--from_stage", "Run from this stage on.")] = None,
+    smoke: Annotated[bool, _option("--smoke", "Two steps per stage, tiny random model.")] = False,
+    run_dir: Annotated[Path | None, _option("--run_dir", "Default: runs/<name>.")] = None,
+    hardware: Annotated[str | None, _option("--hardware", "A name: recipes/hardware/.")] = None,
+) -> None:
+    """Run a recipe: its stages in order, an evaluation after each, and a report."""
+    overrides = _overrides(ctx, recipe, stage)
+    from posttrain.pipeline import run as run_recipe
+
+    run_recipe(
+        recipe,
+        overrides=overrides,
+        stage=stage,
+        from_stage=from_stage,
+        smoke=smoke,
+        run_dir=run_dir,
+        hardware=hardware,
+    )
+
+
+@app.command(**OVERRIDABLE)
+def check(ctx: typer.Context, recipe: RecipePath) -> None:
+    """Read a recipe and resolve every name in it; train nothing."""
+    overrides = _overrides(ctx, recipe)
+    from posttrain.pipeline import check as check_recipe
+    from posttrain.recipe import load_recipe
+
+    check_recipe(load_recipe(recipe, overrides))
+    typer.echo(f"{recipe}: no fault found")
+
+
+@data.command("build", **OVERRIDABLE)
+def data_build(
+    ctx: typer.Context,
+    recipe: RecipePath,
+    out: Annotated[Path, _option("--out", "Folder that gets one folder per stage.")],
+    text: Annotated[bool, _option("--text", "Stop before tokens.")] = False,
+) -> None:
+    """Build the data of every stage, with its manifest and lock file."""
+    overrides = _overrides(ctx, recipe)
+    from posttrain.pipeline import build_data
+
+    build_data(recipe, out, overrides=overrides, text=text)
+
+
+@data.command("show", **OVERRIDABLE)
+def data_show(ctx: typer.Context, recipe: RecipePath) -> None:
+    """Show rows of every stage as the model will see them, trained tokens marked."""
+    overrides = _overrides(ctx, recipe)
+    from posttrain.pipeline import show_data
+
+    show_data(recipe, overrides=overrides)
+
+
+class EvalCommand(typer.core.TyperCommand):
+    """Adds the names of the tasks to its help when the help is asked for."""
+
+    def format_help(self, *args: Any) -> None:
+        from posttrain.evals.tasks import TASKS
+
+        self.epilog = f"Tasks: {', '.join(TASKS)}."
+        super().format_help(*args)
+
+
+@app.command("eval", cls=EvalCommand)
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id or folder.")],
+    tasks: Annotated[str, _option("--tasks", "Names of tasks, joined by commas.")],
+    as_json: Annotated[bool, _option("--json", "JSON on stdout instead of a table.")] = False,
+    num_samples: Annotated[int | None, _option("--num_samples", "Rows per task.", min=1)] = None,
+    max_new_tokens: Annotated[int, _option("--max_new_tokens", "Longest answer.", min=1)] = 512,
+    batch_size: Annotated[int, _option("--batch_size", "Prompts at a time.", min=1)] = 32,
+) -> None:
+    """Score a model on evaluation tasks."""
+    with contextlib.redirect_stdout(sys.stderr):  # imports log too, and stdout is for the scores
+        from posttrain.evals.run import evaluate_path
+
+        scores = evaluate_path(
+            model,
+            [name.strip() for name in tasks.split(",")],
+            num_samples=num_samples,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            progress=lambda line: typer.echo(line, err=True),
+        )
+    rows = [f"{t:24} {r['score']:.4f} ± {r['stderr']:.4f}  n={r['n']}" for t, r in scores.items()]
+    typer.echo(json.dumps(scores, indent=2) if as_json else "\n".join(rows))
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .jsonl.gz file.")],
+    out: Annotated[Path, _option("--out", "Where the scored rows go.")],
+    verifier: Annotated[str | None, _option("--verifier", "Instead of the rows' own.")] = None,
+) -> None:
+    """Score the responses in a file: each row gains `score` and `reason`."""
+    from posttrain.evals.score import score_file
+
+    rows, mean = score_file(file, out, verifier=verifier, show_progress=True)
+    typer.echo(f"{out}: {rows} rows, mean score {mean:.4f}", err=True)
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, _option("--version", "Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"posttrain {__version__}")
+        raise typer.Exit()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command (a recipe instead means `run`) and exit: 0 done, 2 the user's mistake."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args and args[0].endswith((".yaml", ".yml")):
+        args.insert(0, "run")
+    try:
+        app(args, prog_name="posttrain")
+    except PosttrainError as error:
+        _fail(str(error))
+    except Exception as error:
+        # safetensors and torch wrap the operating system's error in classes of their own.
+        if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
+            raise
+        where = getattr(error, "filename", None) or "the disk that is written to"
+        _fail(f"no space left on {where}: free some, or write elsewhere (--run_dir, --out)")
+
+
+def _fail(message: str) -> NoReturn:
+    """Say what went wrong, once.
+
+    All processes of a launch meet the same fault. Rank 0 tells; its end makes the launcher stop
+    the others, which therefore wait, and speak only if the fault was theirs alone.
+    """
+    if (rank := os.environ.get("RANK", "0")) != "0":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(GRACE_SECONDS)
+        message = f"[rank {rank}] {message}"
+    typer.echo(f"posttrain: {message}", err=True)
+    sys.exit(2)

@@ -1,0 +1,1 @@
+"""checkpoint -> scores: tasks, how they are run, and the report."""

@@ -1,0 +1,185 @@
+"""Runs tasks on a model: greedy and batched, with n and standard error."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from posttrain.errors import DataError
+from posttrain.evals.tasks import get_task
+from posttrain.evals.tasks.base import EvalTask
+from posttrain.formats import Row, to_row
+from posttrain.generation.local import LocalGenerate, Sampling
+from posttrain.losses.base import segment_sum
+from posttrain.models import load_config, load_model, load_tokenizer
+from posttrain.packing import Collator
+from posttrain.recipe import Source, Task
+from posttrain.sources import open_source
+from posttrain.sources.files import rename
+from posttrain.tokens import Tokenizer, tokenize
+
+Progress = Callable[[str], None]
+CONFIG_FOR_REWARD = "ForSequenceClassification"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Score of one task with the rows behind it.
+
+    Attributes:
+        score: mean over rows, 0 to 1; stderr: its standard error; n: rows.
+        transcripts: per row prompt, completion, score, reason, ground_truth.
+    """
+
+    score: float
+    n: int
+    stderr: float
+    version: str
+    transcripts: list[Row]
+
+    def summary(self) -> dict[str, Any]:
+        """What `report.json` holds."""
+        return {"score": self.score, "n": self.n, "stderr": self.stderr, "version": self.version}
+
+
+def summarise(scores: Sequence[float], version: str, transcripts: list[Row]) -> Result:
+    """Mean and standard error (sample standard deviation / sqrt(n))."""
+    n = len(scores)
+    mean = sum(scores) / n
+    variance = sum((s - mean) ** 2 for s in scores) / (n - 1) if n > 1 else 0.0
+    return Result(mean, n, (variance / n) ** 0.5, version, transcripts)
+
+
+def task_rows(task: EvalTask, spec: Task, opener: Callable[[Source, int], Any] = open_source) -> list[Row]:
+    """Rows of a task: its own, or those that `path` puts in their place.
+
+    Raises:
+        DataError: rows that cannot be read as the task's kind.
+    """
+    source = task.source
+    if spec.path:
+        source = Source(path=spec.path, split=spec.split or "train", columns=spec.columns)
+    elif source and spec.split:
+        source = replace(source, split=spec.split)
+    raw = task.rows() if source is None else [rename(r, source.columns) for r in opener(source, 0).rows]
+    rows = []
+    for i, row in enumerate(raw):
+        try:
+            rows.append(to_row(task.kind, task.problem(row)))
+        except DataError as error:
+            raise DataError(f"task {task.name}: row {i}: {error}") from error
+    if not rows:
+        raise DataError(f"task {task.name}: no rows")
+    if spec.num_samples and spec.num_samples < len(rows):
+        rows = random.Random(f"{task.name}/{spec.num_samples}").sample(rows, spec.num_samples)
+    return rows
+
+
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[tuple[EvalTask, list[Row]]],
+    *,
+    batch_size: int = 32,
+    max_new_tokens: int = 512,
+    progress: Progress = lambda line: None,
+) -> dict[str, Result]:
+    """Score a loaded model on tasks. A reward model is scored on pair tasks only."""
+    scalar = not hasattr(model, "lm_head") and hasattr(model, "score")
+    results = {}
+    for task, rows in tasks:
+        if scalar and task.kind != "preference":
+            continue
+        if task.kind == "preference":
+            results[task.name] = compare(model, tokenizer, task, rows, batch_size)
+        else:
+            results[task.name] = answer(model, tokenizer, task, rows, batch_size, max_new_tokens, progress)
+        result = results[task.name]
+        progress(f"{task.name}: {result.score:.3f} ± {result.stderr:.3f} (n={result.n})")
+    return results
+
+
+def answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: EvalTask,
+    rows: list[Row],
+    batch_size: int,
+    max_new_tokens: int,
+    progress: Progress,
+) -> Result:
+    """Generate greedily and grade every answer."""
+    generate = LocalGenerate(model, tokenizer, Sampling(max_new_tokens, 0.0), batch_size)
+    texts = generate([row["prompt"] for row in rows])
+    verdicts = [task.grade(text, row) for text, row in zip(texts, rows, strict=True)]
+    transcripts = [
+        {"prompt": r["prompt"], "completion": t, "score": v.score, "reason": v.reason, "ground_truth": r["ground_truth"]}
+        for r, t, v in zip(rows, texts, verdicts, strict=True)
+    ]
+    return summarise([v.score for v in verdicts], task.version, transcripts)
+
+
+@torch.no_grad()
+def compare(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: EvalTask, rows: list[Row], batch_size: int
+) -> Result:
+    """Share of pairs whose chosen answer has the higher summed log-prob, or the higher score."""
+    scalar = not hasattr(model, "lm_head") and hasattr(model, "score")
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
+    data = tokenize(rows, "preference", Tokenizer(tokenizer, limit)).rows
+    collate, values = Collator({}), []
+    model.eval()
+    for start in range(0, len(data), batch_size):
+        part = [{**data[i], "index": i} for i in range(start, min(start + batch_size, len(data)))]
+        batch = {name: tensor.to(model.device) for name, tensor in collate(part).items()}
+        inputs = {name: batch[name] for name in ("input_ids", "position_ids", "packed_rows", "packed_back")}
+        if scalar:
+            sums = model(**inputs, use_cache=False).logits[0, batch["last"], 0].float()
+        else:
+            logits = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits[0].float()
+            logps = -torch.nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
+            sums = segment_sum(logps, batch["segment"], len(batch["tokens"]))
+        values += sums.view(-1, 2).tolist()
+    what = "score" if scalar else "log-prob"
+    transcripts = [
+        {
+            "prompt": row["prompt"],
+            "completion": row["chosen"][-1]["content"],
+            "score": float(chosen > rejected),
+            "reason": f"{what} of this chosen answer {chosen:.2f}, of the rejected one {rejected:.2f}",
+            "ground_truth": f"rejected: {row['rejected'][-1]['content']}",
+        }
+        for row, (chosen, rejected) in zip(rows, values, strict=False)
+    ]
+    return summarise([float(c > r) for c, r in values], task.version, transcripts)
+
+
+def is_reward_model(config: Any) -> bool:
+    """Whether a configuration is that of a checkpoint with a scalar head."""
+    return CONFIG_FOR_REWARD in "".join(getattr(config, "architectures", None) or [])
+
+
+def evaluate_path(
+    model_path: str,
+    task_names: Sequence[str],
+    *,
+    num_samples: int | None = None,
+    max_new_tokens: int = 512,
+    batch_size: int = 32,
+    progress: Progress = lambda line: None,
+) -> dict[str, Any]:
+    """Score a checkpoint by its path: `{task: {score, n, stderr, version}}`."""
+    tasks = [(task := get_task(n), task_rows(task, Task(name=n, num_samples=num_samples))) for n in task_names]
+    head = "scalar" if is_reward_model(load_config(model_path)) else "lm"
+    model, tokenizer = load_model(model_path, head=head), load_tokenizer(model_path)
+    if torch.cuda.is_available():
+        model = model.to("cuda", torch.bfloat16)  # type: ignore[call-arg]
+    results = evaluate(
+        model, tokenizer, tasks, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress
+    )
+    return {name: result.summary() for name, result in results.items()}

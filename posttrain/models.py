@@ -1,0 +1,231 @@
+"""Models, tokenizers, adapters, 4-bit weights and scalar heads, ready for packed training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from posttrain.attention import set_attention
+from posttrain.errors import MissingExtraError, ModelError
+from posttrain.tokens import load_template
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA (Hu et al. 2021, arXiv:2106.09685) and 4-bit weights (QLoRA, arXiv:2305.14314)."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str | Sequence[str] = "all-linear"
+    load_in_4bit: bool = False
+    quant_type: str = "nf4"
+    nested_quant: bool = False
+
+
+def check_checkpoint(path: str) -> None:
+    """Look at a local checkpoint folder before anything is loaded. Hub ids pass.
+
+    Raises:
+        ModelError: no such folder, no config, no weights, a missing shard or a corrupt file.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        if path.startswith((".", "/", "~")) or path.count("/") != 1:
+            raise ModelError(f"model folder {path!r} does not exist")
+        return
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{path!r} has no config.json, so it is not a model folder")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        files = sorted(p.name for p in folder.glob("*.safetensors") if not p.name.startswith("adapter"))
+    if not files:
+        raise ModelError(
+            f"{path!r} holds no weights (*.safetensors); pickled .bin checkpoints are not read, convert them first"
+        )
+    for name in files:
+        try:
+            with safe_open(folder / name, framework="pt") as tensors:
+                tensors.keys()
+        except FileNotFoundError:
+            raise ModelError(f"{path!r}: the index names {name}, which is missing") from None
+        except SafetensorError as error:
+            raise ModelError(f"{folder / name} is corrupt ({error}); download or copy it again") from error
+
+
+def load_tokenizer(
+    path: str, *, chat_template: str | None = None, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """A tokenizer with its chat template set: a shipped name, a .jinja file, or its own."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no tokenizer could be loaded from {path!r}: {first_line(error)}") from error
+    if chat_template is not None:
+        tokenizer.chat_template = load_template(chat_template)
+    return tokenizer
+
+
+def load_config(path: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The model's configuration, or a clear refusal."""
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no model configuration could be loaded from {path!r}: {first_line(error)}") from error
+
+
+def load_model(
+    path: str,
+    *,
+    head: str = "lm",
+    dtype: torch.dtype = torch.float32,
+    adapter: Adapter | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A checkpoint ready for packed training, with fresh adapters when asked for.
+
+    Args:
+        head: `lm` for a language model, `scalar` for one score per token (reward, value).
+        dtype: type of the weights; quantised weights compute in it.
+
+    Raises:
+        ModelError: the checkpoint is missing, incomplete, corrupt or of an unsupported kind.
+    """
+    check_checkpoint(path)
+    options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+    if adapter and adapter.load_in_4bit:
+        options |= four_bit(adapter, dtype)
+    auto = AutoModelForCausalLM
+    if head == "scalar":
+        config = load_config(path, revision, trust_remote_code)
+        config.num_labels, config.classifier_dropout, config.token_classification_bias = 1, 0.0, False
+        auto, options = AutoModelForTokenClassification, options | {"config": config}
+    try:
+        model: PreTrainedModel = auto.from_pretrained(path, attn_implementation="sdpa", **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"the model {path!r} could not be loaded: {first_line(error)}") from error
+    if head == "scalar":
+        make_scalar(model, fresh="ForSequenceClassification" not in "".join(model.config.architectures or []))
+    set_attention(model)
+    if adapter:
+        model = add_adapter(model, adapter, head)
+    return model
+
+
+def make_scalar(model: PreTrainedModel, fresh: bool = False) -> None:
+    """A bias-free linear score per token; a fresh one is drawn from N(0, 1 / (hidden + 1)) as in Tülu 3."""
+    score = getattr(model, "score", None)
+    if not isinstance(score, torch.nn.Linear):
+        raise ModelError(f"{type(model).__name__} has no linear `score` head, so it cannot be a reward model")
+    score.bias = None
+    if fresh:
+        hidden = model.config.get_text_config().hidden_size
+        with gathered([score.weight], modifier_rank=0), torch.no_grad():
+            if score.weight.numel():
+                score.weight.normal_(0, (hidden + 1) ** -0.5)
+
+
+def gathered(parameters: Iterable[torch.nn.Parameter], modifier_rank: int | None = None) -> AbstractContextManager[Any]:
+    """Whole parameters for the time of the context under ZeRO-3; nothing otherwise."""
+    parts = [p for p in parameters if hasattr(p, "ds_id")]
+    if not parts:
+        return nullcontext()
+    import deepspeed  # noqa: PLC0415
+
+    return deepspeed.zero.GatheredParameters(parts, modifier_rank=modifier_rank)  # type: ignore[no-any-return]
+
+
+def four_bit(adapter: Adapter, dtype: torch.dtype) -> dict[str, Any]:
+    """`from_pretrained` options for 4-bit weights; needs bitsandbytes."""
+    try:
+        import bitsandbytes  # noqa: F401, PLC0415
+    except ImportError:
+        raise MissingExtraError("bitsandbytes", "bitsandbytes", "load_in_4bit") from None
+    from transformers import BitsAndBytesConfig  # noqa: PLC0415
+
+    quantisation = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=adapter.quant_type,
+        bnb_4bit_use_double_quant=adapter.nested_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": quantisation}
+
+
+def add_adapter(model: PreTrainedModel, adapter: Adapter, head: str = "lm") -> Any:
+    """Wrap the model with LoRA adapters; a scalar head is trained whole beside them."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training  # noqa: PLC0415
+
+    if adapter.load_in_4bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    config = LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.target_modules if isinstance(adapter.target_modules, str) else list(adapter.target_modules),
+        task_type="CAUSAL_LM" if head == "lm" else "TOKEN_CLS",
+        modules_to_save=None if head == "lm" else ["score"],
+    )
+    return get_peft_model(model, config)
+
+
+def resize_to(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the tokenizer a pad token of its own and the model rows for every token (Tülu 3's rule).
+
+    Padding is never trained here; a pad token that is not EOS keeps other tools from masking EOS.
+    """
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=8)
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def merge_adapter(
+    adapter_path: str, base_path: str, head: str = "lm", *, tokenizer: PreTrainedTokenizerBase, **options: Any
+) -> PreTrainedModel:
+    """Load the base in full precision, put the trained adapter on it and fold it in."""
+    from peft import PeftModel  # noqa: PLC0415
+
+    base = load_model(base_path, head=head, **options)
+    resize_to(base, tokenizer)
+    merged: PreTrainedModel = PeftModel.from_pretrained(base, adapter_path).merge_and_unload()  # type: ignore[assignment]
+    return merged
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, state: Mapping[str, Any] | None = None) -> None:
+    """Write a checkpoint that loads with `from_pretrained` and nothing else."""
+    model.save_pretrained(folder, state_dict=dict(state) if state is not None else None)
+    tokenizer.save_pretrained(folder)
+    name_scalar_head(folder)
+
+
+def name_scalar_head(folder: Path) -> None:
+    """A scalar head is trained per token but read once per sequence by everyone else: say so in config.json."""
+    config = folder / "config.json"
+    if config.is_file():
+        text = config.read_text(encoding="utf-8")
+        config.write_text(text.replace("ForTokenClassification", "ForSequenceClassification"), encoding="utf-8")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message: the rest is advice about the library."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,160 @@
+"""The model a stack starts from: a checkpoint, one built from nothing, or a tiny stand-in (`--smoke`)."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from posttrain.models import check_checkpoint, load_config, load_tokenizer
+from posttrain.pipeline.check import eval_tasks
+from posttrain.recipe import Eval, Pretrain, Recipe, Source, Stage, Task
+from posttrain.scratch import new_model, new_tokenizer
+from posttrain.sources import PREFIX, Opened, open_source, stand_in
+from posttrain.sources.files import is_local
+from posttrain.sources.tiny import conversations, text
+
+TOKENIZER_TEXTS = 5000
+SMOKE_ROWS = 8
+SMOKE_TOKENS = 64
+
+
+def tokenizer_texts(recipe: Recipe) -> list[str]:
+    """Texts a new tokenizer is trained on: the pretraining text, and the words of the chats to come."""
+    first = recipe.stages[0]
+    rows = [row for s in first.datasets for row in itertools.islice(open_source(s, recipe.seed).rows, TOKENIZER_TEXTS)]
+    texts = [str(row["text"]) for row in rows if "text" in row]
+    chats = itertools.islice(conversations(recipe.seed), TOKENIZER_TEXTS // 5)
+    return texts + [m["content"] for row in chats for m in row["messages"]]
+
+
+def pretrain_tokenizer(recipe: Recipe) -> Any:
+    """The tokenizer of a recipe whose first stage pretrains."""
+    stage = recipe.stages[0]
+    assert isinstance(stage, Pretrain)
+    size = int(stage.tokenizer.get("vocab_size", 1024))
+    return new_tokenizer(tokenizer_texts(recipe), size, recipe.chat_template)
+
+
+def make_base(recipe: Recipe, folder: Path) -> None:
+    """Write the untrained model of a `pretrain` stage and its tokenizer."""
+    stage = recipe.stages[0]
+    assert isinstance(stage, Pretrain)
+    new_model(stage.model, pretrain_tokenizer(recipe), folder, recipe.seed)
+
+
+# --- smoke ---------------------------------------------------------------------------------------
+
+
+def architecture(recipe: Recipe) -> str:
+    """Architecture of the base model: from its folder, or from its name when it is not on this machine."""
+    path = recipe.model_name_or_path or ""
+    if Path(path).is_dir():
+        return str(load_config(path).model_type)
+    known = ("mixtral", "mistral", "qwen3", "qwen2", "gemma2", "gemma", "olmo2", "olmo", "phi3", "llama")
+    return next((name for name in known if name in path.lower().replace("-", "").replace("tulu", "llama")), "llama")
+
+
+def smoke_base(recipe: Recipe, folder: Path) -> None:
+    """A random model of the recipe's architecture, and a tokenizer with the recipe's template."""
+    path, template = recipe.model_name_or_path or "", recipe.chat_template
+    if Path(path).is_dir():
+        check_checkpoint(path)
+        template = template or own_template(path)
+    texts = [row["text"] for row in itertools.islice(text(0), 500)]
+    spec = {
+        "model_type": architecture(recipe),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2 * SMOKE_TOKENS * 4,
+    }
+    new_model(spec, new_tokenizer(texts, 400, template or "tulu"), folder, recipe.seed)
+
+
+def own_template(path: str) -> str | None:
+    """Name to give `load_template`, if the checkpoint brings a template file of its own."""
+    file = Path(path) / "chat_template.jinja"
+    return str(file) if file.is_file() else None
+
+
+def smoke_recipe(recipe: Recipe) -> Recipe:
+    """The same recipe, two steps a stage on a few rows, short enough for a laptop."""
+    stages = tuple(smoke_stage(stage) for stage in recipe.stages)
+    tasks = tuple(replace(task, num_samples=4) for task in eval_tasks(recipe.eval))
+    spec = recipe.eval or Eval()
+    return replace(
+        recipe,
+        name=f"{recipe.name}-smoke",
+        dtype="float32",
+        stages=stages,
+        eval=replace(spec, tasks=tasks, suite=None, max_new_tokens=8),
+    )
+
+
+def smoke_stage(stage: Stage) -> Stage:
+    """One stage of a smoke run; its methods, masks and adapters stay as they are."""
+    plain = {"fraction": None, "repeat": None, "weight": None}
+    changes: dict[str, Any] = {
+        "datasets": tuple(replace(s, num_samples=SMOKE_ROWS, **plain) for s in stage.datasets),
+        "token_budget": None,
+        "bad_rows": "drop",
+        "truncation": "truncate",
+        "max_length": min(stage.max_length, 4 * SMOKE_TOKENS),
+        "batch_size": 8,
+        "per_device_train_batch_size": None,
+        "gradient_accumulation_steps": None,
+        "max_steps": 2,
+        "warmup_steps": None,
+    }
+    if stage.kind == "rlvr":
+        generations = min(4, stage.num_generations)  # type: ignore[attr-defined]
+        batches = stage.num_mini_batches  # type: ignore[attr-defined]
+        changes |= {
+            "num_generations": generations,
+            "batch_size": generations * batches * 4,
+            "max_prompt_length": 2 * SMOKE_TOKENS,
+            "max_completion_length": 8,
+        }
+        if any(not on_this_machine(s) for s in stage.datasets):
+            changes["remap_verifier"] = {}  # the stand-ins name our verifiers
+    if isinstance(stage, Pretrain):
+        small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+        changes["model"] = {**stage.model, **{k: v for k, v in small.items() if k in stage.model}}
+    return replace(stage, **changes)
+
+
+def on_this_machine(source: Source) -> bool:
+    """Whether a source can be read without network."""
+    return source.path.startswith(PREFIX) or is_local(source.path)
+
+
+def smoke_opener(kind: str) -> Any:
+    """Opens local sources as they are and puts generated rows in the place of all others."""
+
+    def opener(source: Source, seed: int) -> Opened:
+        if not on_this_machine(source):
+            rows = stand_in(kind, SMOKE_ROWS, seed)
+            ours = {ours: ours for ours in source.columns}
+            return Opened([row | {theirs: row.get(ours, "") for ours, theirs in source.columns.items()} for row in rows] if ours else rows, None, None)
+        opened = open_source(source, seed)
+        return Opened(itertools.islice(opened.rows, 20 * SMOKE_ROWS), opened.revision, opened.sha256)
+
+    return opener
+
+
+def smoke_task_rows(task: Task) -> list[Any]:
+    """Stand-ins for the rows of a task that are not on this machine."""
+    verifier = task.name if task.name in ("gsm8k", "ifeval") else "gsm8k"
+    rows = stand_in("problem", 200, 0)
+    return [row for row in rows if row["verifier"] == verifier][: task.num_samples or 4]
+
+
+def reload_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that was written beside a base model."""
+    return load_tokenizer(str(folder))

@@ -1,0 +1,136 @@
+"""Everything that can be refused before anything is loaded, trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from posttrain.advantages import advantage
+from posttrain.errors import Fault, PosttrainError, RecipeError
+from posttrain.evals.tasks import SUITES, get_suite, get_task
+from posttrain.filters import get_filters
+from posttrain.losses import policy_loss, preference_loss
+from posttrain.models import check_checkpoint, load_config, load_tokenizer
+from posttrain.recipe import Eval, Recipe, Stage, Task, stage_name
+from posttrain.sources import GENERATED, PREFIX
+from posttrain.sources.files import is_local
+from posttrain.tokens import check_tokenizer, load_template
+from posttrain.verifiers import get_verifier
+
+
+def check(recipe: Recipe) -> None:
+    """Resolve every name in a recipe and look at every local file; all faults at once.
+
+    Raises:
+        RecipeError: with one fault per thing that is wrong.
+    """
+    faults: list[Fault] = []
+
+    def attempt(path: str, what: Callable[[], Any]) -> None:
+        try:
+            what()
+        except PosttrainError as error:
+            inner = error.faults if isinstance(error, RecipeError) else [Fault("", str(error))]
+            faults.extend(Fault(path, fault.message) for fault in inner)
+
+    if recipe.chat_template:
+        attempt("chat_template", lambda: load_template(recipe.chat_template or ""))
+    for i, stage in enumerate(recipe.stages):
+        check_stage(stage, f"stages[{i}].{stage.kind}", attempt)
+    for task in eval_tasks(recipe.eval):
+        attempt("eval.tasks", lambda task=task: get_task(task.name))
+        if task.path:
+            attempt("eval.tasks", lambda task=task: exists(task.path or ""))
+    if recipe.eval and recipe.eval.suite:
+        attempt("eval.suite", lambda: get_suite(recipe.eval.suite or ""))  # type: ignore[union-attr]
+    if recipe.model_name_or_path and not faults:
+        attempt("model_name_or_path", lambda: check_model(recipe))
+    if faults:
+        raise RecipeError(faults, recipe.name)
+
+
+def check_stage(stage: Stage, path: str, attempt: Callable[[str, Callable[[], Any]], None]) -> None:
+    """Names of methods, filters, verifiers and files of one stage."""
+    attempt(f"{path}.filters", lambda: get_filters(stage.filters))
+    if stage.kind == "dpo":
+        attempt(f"{path}.loss", lambda: preference_loss(dpo_loss(stage)))
+    if stage.kind == "rlvr":
+        attempt(f"{path}.loss", lambda: policy_loss(stage.loss))  # type: ignore[attr-defined]
+        attempt(f"{path}.advantage", lambda: advantage(stage.advantage))  # type: ignore[attr-defined]
+        for ours in stage.remap_verifier.values():  # type: ignore[attr-defined]
+            attempt(f"{path}.remap_verifier", lambda ours=ours: get_verifier(ours))
+    for j, source in enumerate(stage.datasets):
+        at = f"{path}.datasets[{j}]"
+        if source.verifier:
+            attempt(f"{at}.verifier", lambda source=source: get_verifier(source.verifier or ""))
+        if source.path.startswith(PREFIX):
+            attempt(f"{at}.path", lambda source=source: known_generator(source.path, source.num_samples))
+        else:
+            attempt(f"{at}.path", lambda source=source: exists(source.path))
+
+
+def dpo_loss(stage: Any) -> dict[str, Any]:
+    """The loss of a dpo stage with `beta:` folded in."""
+    return dict(stage.loss) if stage.beta is None else {**stage.loss, "beta": stage.beta}
+
+
+def known_generator(path: str, num_samples: int | None) -> None:
+    """Refuse an unknown generator, or one without an end."""
+    name = path.removeprefix(PREFIX)
+    if name not in GENERATED:
+        raise RecipeError(f"unknown generator {name!r} (known: {', '.join(sorted(GENERATED))})")
+    if num_samples is None:
+        raise RecipeError(f"{path} never ends: say how many rows with `num_samples`")
+
+
+def exists(path: str) -> None:
+    """Refuse a local path that is not there."""
+    if is_local(path) and not Path(path).expanduser().exists():
+        raise RecipeError(f"{path} does not exist (looked for {Path(path).resolve()})")
+
+
+def check_model(recipe: Recipe) -> None:
+    """The base checkpoint, its tokenizer, and stages that ask for more context than it has."""
+    path = recipe.model_name_or_path or ""
+    check_checkpoint(path)
+    config = load_config(path, recipe.model_revision, recipe.trust_remote_code)
+    tokenizer = load_tokenizer(
+        recipe.tokenizer_name_or_path or path,
+        chat_template=recipe.chat_template,
+        revision=recipe.model_revision,
+        trust_remote_code=recipe.trust_remote_code,
+    )
+    check_tokenizer(tokenizer)
+    for i, stage in enumerate(recipe.stages):
+        check_context(stage, config, f"stages[{i}].{stage.kind}")
+
+
+def stage_length(stage: Any) -> int:
+    """The longest sequence a stage can make, in tokens."""
+    if stage.kind == "rlvr":
+        return int(stage.max_prompt_length + stage.max_completion_length)
+    return int(stage.max_length)
+
+
+def check_context(stage: Stage, config: Any, path: str = "") -> None:
+    """Refuse sequences that are longer than the model's context.
+
+    Raises:
+        RecipeError: naming both lengths.
+    """
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    length = stage_length(stage)
+    if context and length > context:
+        what = "max_prompt_length + max_completion_length" if stage.kind == "rlvr" else "max_length"
+        raise RecipeError(
+            [Fault(path or stage_name(stage), f"{what} is {length}, but the model's context is {context} tokens; lower it")]
+        )
+
+
+def eval_tasks(spec: Eval | None) -> tuple[Task, ...]:
+    """Every task of an `eval:` block, its suite first."""
+    if spec is None:
+        return ()
+    suite = SUITES.get(spec.suite or "", ())
+    return (*(Task(name=name) for name in suite), *spec.tasks)

@@ -1,0 +1,119 @@
+"""The run folder: what is written where, always whole, and never over somebody else's work.
+
+    runs/<name>/
+      recipe.resolved.yaml  environment.json  mixture.lock  metrics.jsonl  report.json  report.html
+      evals/<stage>.json    transcripts/<stage>/<task>.jsonl
+      <n>-<stage>/          manifest.json  samples.txt  data/  checkpoint-*/  model/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import RunError
+
+RECIPE = "recipe.resolved.yaml"
+MANIFEST = "manifest.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside, flush to disk, then rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.tmp")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of indented JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of the run folder.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{path} is damaged ({error}); the run folder was left half written. "
+            "Move it away, or start another one with --run_dir"
+        ) from error
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder that may be empty, ours and unfinished, or ours and done."""
+
+    path: Path
+
+    def inspect(self) -> None:
+        """Refuse a folder that is not a run of ours.
+
+        Raises:
+            RunError: it is a file, or it holds something else.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file; choose another folder with --run_dir")
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / RECIPE).is_file():
+            raise RunError(
+                f"{self.path} is not empty and has no {RECIPE}: it is half written or not a run folder. "
+                "Move it away, or choose another one with --run_dir"
+            )
+
+    def stage(self, index: int, name: str) -> Path:
+        """Folder of stage `index` (0-based)."""
+        return self.path / f"{index + 1}-{name}"
+
+    def manifest(self, stage: Path) -> dict[str, Any] | None:
+        """What a stage's folder says of itself; `None` when there is no such folder yet.
+
+        Raises:
+            RunError: the folder exists without a whole manifest, or without the model it promises.
+        """
+        if not stage.exists():
+            return None
+        if not (stage / MANIFEST).is_file():
+            raise RunError(
+                f"{stage} has no {MANIFEST}: it is half written or was not written by posttrain. "
+                "Move it away, or start another run with --run_dir"
+            )
+        manifest: dict[str, Any] = read_json(stage / MANIFEST)
+        if manifest.get("status") == "done" and not any((stage / "model").glob("*.safetensors")):
+            raise RunError(f"{stage} is marked done, but {stage / 'model'} holds no weights; move {stage} away to train it again")
+        return manifest
+
+    def set_aside(self, stage: Path) -> None:
+        """Rename a stage's folder so that it can be trained again without losing what it held."""
+        number = 1
+        while (aside := stage.with_name(f"{stage.name}.old{number}")).exists():
+            number += 1
+        stage.rename(aside)
+
+    def forget_unfinished(self, stage: Path) -> None:
+        """Drop what an interrupted export left behind."""
+        shutil.rmtree(stage / "model.tmp", ignore_errors=True)
+
+    def need_space(self, num_bytes: int) -> None:
+        """Refuse to start a stage whose model cannot be written.
+
+        Raises:
+            RunError: less space is left than the model takes.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free < num_bytes:
+            raise RunError(
+                f"no space left for {self.path}: the model takes {num_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
+                "make room, or choose another disk with --run_dir"
+            )

@@ -1,0 +1,126 @@
+"""How a stage is spread over the machine: processes, micro-batches, ZeRO. Not part of the science.
+
+accelerate's own configuration wins. Otherwise several GPUs get ZeRO-3 and everything else nothing;
+`--hardware NAME` decides by hand (a file in recipes/hardware/, or any path).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from posttrain.errors import MissingExtraError, RecipeError, nearest
+from posttrain.recipe import Stage, stage_name
+
+TOKENS_PER_MICRO_BATCH = 4096
+ZERO3 = {
+    "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True},
+    "bf16": {"enabled": "auto"},
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Processes of this launch and the DeepSpeed configuration of every stage, if any."""
+
+    world: int
+    deepspeed: dict[str, Any] | None
+    line: str
+
+
+def world_size() -> int:
+    """Processes of this launch, from the environment that torchrun and accelerate set."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def find(name: str, recipe: Path) -> Path:
+    """A hardware file by name or path.
+
+    Raises:
+        RecipeError: there is no such file.
+    """
+    folders = [recipe.resolve().parent / "hardware", recipe.resolve().parent.parent / "hardware", Path("recipes/hardware")]
+    for candidate in (Path(name), *(folder / f"{name}.yaml" for folder in folders)):
+        if candidate.is_file():
+            return candidate
+    known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
+    raise RecipeError(f"--hardware: {name!r} is no file and no known name{nearest(name, known)}")
+
+
+def choose(name: str | None, recipe: Path) -> Hardware:
+    """What this launch runs on."""
+    world = world_size()
+    if name is not None:
+        settings = yaml.safe_load(find(name, recipe).read_text(encoding="utf-8")) or {}
+        if not isinstance(settings, dict) or set(settings) - {"deepspeed"}:
+            raise RecipeError(f"--hardware {name}: the file may only hold `deepspeed:`, it holds {settings!r}")
+        return Hardware(world, need_deepspeed(settings.get("deepspeed")), f"{world} process(es), hardware {name}")
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" or os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        return Hardware(world, None, f"{world} process(es), as accelerate's configuration says")
+    if world > 1 and torch.cuda.is_available():
+        return Hardware(world, need_deepspeed(ZERO3), f"{world} processes, ZeRO-3 (the default on several GPUs)")
+    return Hardware(world, None, f"{world} process(es)" + (", DDP" if world > 1 else ""))
+
+
+def need_deepspeed(settings: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The settings, if the package that reads them is there."""
+    if settings is not None:
+        try:
+            import deepspeed  # noqa: F401, PLC0415
+        except ImportError:
+            raise MissingExtraError("deepspeed", "deepspeed", "ZeRO") from None
+    return settings
+
+
+def split_batch(stage: Any, world: int) -> tuple[int, int]:
+    """Micro-batch and accumulation steps that make up the global batch.
+
+    Raises:
+        RecipeError: the batch cannot be divided; the nearest sizes that can are named.
+    """
+    batch, name = stage.batch_size, stage_name(stage)
+    group = 1
+    if stage.kind == "rlvr":
+        batch, group = batch // stage.num_mini_batches, stage.num_generations
+    unit = world * group
+    if batch % unit or batch < unit:
+        per = unit * (stage.num_mini_batches if stage.kind == "rlvr" else 1)
+        low = max(stage.batch_size // per, 1) * per
+        what = f"{world} process(es)" + (f" x {group} generations" if group > 1 else "")
+        raise RecipeError(
+            f"stages.{name}.batch_size: {stage.batch_size} cannot be divided over {what}; the nearest that can: {low}, {low + per}"
+        )
+    share = batch // world
+    micro, steps = stage.per_device_train_batch_size, stage.gradient_accumulation_steps
+    if micro is None and steps is not None:
+        micro = share // steps if share % steps == 0 else 0
+    elif micro is None:
+        length = stage.max_length if stage.kind != "rlvr" else stage.max_prompt_length + stage.max_completion_length
+        most = max(TOKENS_PER_MICRO_BATCH // length, 1)
+        micro = max(m for m in range(1, min(most, share) + 1) if share % m == 0)
+    if not micro or share % micro or (steps is not None and micro * steps != share):
+        legal = [m for m in range(1, share + 1) if share % m == 0]
+        raise RecipeError(
+            f"stages.{name}: batch_size {stage.batch_size} on {world} process(es) is {share} each, which "
+            f"per_device_train_batch_size {micro or stage.per_device_train_batch_size} x gradient_accumulation_steps "
+            f"{steps or '?'} does not make up; allowed for per_device_train_batch_size: {', '.join(map(str, legal))}"
+        )
+    return micro, share // micro
+
+
+def set_accelerate_accumulation(steps: int) -> None:
+    """accelerate's own DeepSpeed plugin must agree with the trainer, or it refuses to start."""
+    os.environ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] = str(steps)
+
+
+def micro_batch_line(stage: Stage, world: int, micro: int, steps: int) -> str:
+    """How the global batch is made up, for the log."""
+    return f"{stage_name(stage)}: batch of {stage.batch_size} = {micro} x {steps} accumulation x {world} process(es)"

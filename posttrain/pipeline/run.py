@@ -1,0 +1,353 @@
+"""run(recipe): check everything, build all data, then train and evaluate stage after stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from posttrain.errors import RecipeError, RunError, nearest
+from posttrain.evals.report import write_report
+from posttrain.models import load_config, load_tokenizer
+from posttrain.pipeline import base, hardware
+from posttrain.pipeline.check import check, check_context
+from posttrain.pipeline.data import Opener, build_stage, describe, lock, stage_rows
+from posttrain.pipeline.evaluate import evaluate_stage, prepare_tasks
+from posttrain.pipeline.folder import MANIFEST, RECIPE, RunFolder, read_json, write_json, write_text
+from posttrain.pipeline.progress import say
+from posttrain.pipeline.stage import train
+from posttrain.recipe import Pretrain, Recipe, Stage, dump_recipe, load_recipe, stage_name, to_dict
+from posttrain.sources import open_source
+from posttrain.sources.files import digest, is_local
+
+PACKAGES = ("posttrain", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "bitsandbytes")
+# what a stage may change without its result being another one
+COSMETIC = ("logging_steps", "save_steps", "save_total_limit", "gradient_checkpointing")
+COSMETIC += ("per_device_train_batch_size", "gradient_accumulation_steps")
+
+
+@dataclass
+class Run:
+    """Everything the stages of one run share."""
+
+    recipe: Recipe
+    folder: RunFolder
+    hardware: hardware.Hardware
+    base_path: str
+    smoke: bool
+    tasks: list[Any] = field(default_factory=list)
+    main: bool = True
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+    def opener(self, stage: Stage) -> Opener:
+        """How the stage's sources are opened."""
+        return base.smoke_opener(stage.row_kind) if self.smoke else open_source
+
+    def say(self, line: str) -> None:
+        if self.main:
+            say(line)
+
+
+def run(
+    recipe_path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    stage: str | None = None,
+    from_stage: str | None = None,
+    smoke: bool = False,
+    run_dir: str | Path | None = None,
+    hardware: str | None = None,
+) -> Path:
+    """Run a recipe and return its run folder. Finished stages are skipped, an interrupted one goes on.
+
+    Args:
+        recipe_path: the YAML file.
+        overrides: `path=value` strings.
+        stage: run this stage only; from_stage: train this one and all after it again.
+        smoke: two steps per stage with a tiny random model, without network.
+        run_dir: instead of runs/<name>.
+        hardware: a name in recipes/hardware/, or a file.
+
+    Raises:
+        PosttrainError: anything the user can put right; found before training where it can be.
+    """
+    recipe = load_recipe(recipe_path, overrides, stage=stage)
+    chosen = selected(recipe, stage, from_stage)
+    if smoke:
+        recipe = base.smoke_recipe(recipe)
+    state = start(recipe, Path(recipe_path), run_dir, hardware, smoke)
+    previous = previous_results(state)
+    plan = plan_stages(state, chosen, again=from_stage is not None)
+    prepare(state, plan)
+    try:
+        evaluate_base(state)
+        for item in plan:
+            run_stage(state, item)
+    finally:
+        finish(state, previous)
+    return state.folder.path
+
+
+def selected(recipe: Recipe, stage: str | None, from_stage: str | None) -> list[int]:
+    """Indices of the stages to run."""
+    names = [stage_name(s) for s in recipe.stages]
+    if stage and from_stage:
+        raise RecipeError("--stage and --from_stage contradict each other; give one of them")
+    for option, name in (("--stage", stage), ("--from_stage", from_stage)):
+        if name is not None and name not in names:
+            raise RecipeError(f"{option}: unknown stage {name!r}{nearest(name, names)}")
+    if stage:
+        return [names.index(stage)]
+    return list(range(names.index(from_stage) if from_stage else 0, len(names)))
+
+
+def start(recipe: Recipe, path: Path, run_dir: str | Path | None, hardware_name: str | None, smoke: bool) -> Run:
+    """Check the recipe and the folder; write nothing before both are fine."""
+    folder = RunFolder(Path(run_dir) if run_dir else Path("runs") / recipe.name)
+    folder.inspect()
+    machine = hardware.choose(hardware_name, path)
+    for stage in recipe.stages:
+        hardware.split_batch(stage, machine.world)
+    if not smoke:
+        check(recipe)
+    for i, stage in enumerate(recipe.stages):
+        folder.manifest(folder.stage(i, stage_name(stage)))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    state = PartialState(cpu=not torch.cuda.is_available())
+    made = smoke or isinstance(recipe.stages[0], Pretrain)
+    base_path = str(folder.path / "base") if made else str(recipe.model_name_or_path)
+    return Run(recipe, folder, machine, base_path, smoke, main=state.is_main_process)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage of a run: what it starts from, and the hash of all that decides its result."""
+
+    index: int
+    stage: Stage
+    folder: Path
+    start: str
+    inputs: dict[str, Any]
+    done: bool
+
+    @property
+    def name(self) -> str:
+        return stage_name(self.stage)
+
+    @property
+    def key(self) -> str:
+        return digest(json.dumps(self.inputs, sort_keys=True, default=str).encode())
+
+
+def plan_stages(state: Run, chosen: list[int], again: bool) -> list[Planned]:
+    """Decide for every chosen stage whether it is done, goes on, or begins.
+
+    Raises:
+        RunError: its folder holds another recipe's work, or a stage it starts from is missing.
+    """
+    recipe, plan = state.recipe, []
+    keys: dict[str, str] = {}
+    policy = "base"
+    for i, stage in enumerate(recipe.stages):
+        name, parent = stage_name(stage), stage.start or policy
+        folder = state.folder.stage(i, name)
+        inputs = stage_inputs(state, stage, keys.get(parent))
+        parent_path = state.base_path if parent == "base" else str(state.folder.stage(index_of(recipe, parent), parent) / "model")
+        item = Planned(i, stage, folder, parent_path, inputs, False)
+        keys[name] = item.key
+        if stage.kind != "reward":
+            policy = name
+        if i not in chosen:
+            continue
+        manifest = state.folder.manifest(folder)
+        if manifest and manifest.get("key") != item.key:
+            if not again:
+                raise RunError(changed(folder, manifest.get("inputs", {}), item.inputs, name))
+            manifest = None
+        if again and i in chosen and folder.exists() and state.main:
+            state.folder.set_aside(folder)
+            manifest = None
+        needed = parent != "base" and index_of(recipe, parent) not in chosen
+        if needed and not (Path(parent_path)).is_dir():
+            raise RunError(f"stage {name} starts from stage {parent}, which has not been run in {state.folder.path}; run it first")
+        plan.append(Planned(i, stage, folder, parent_path, inputs, bool(manifest) and manifest.get("status") == "done"))
+    return plan
+
+
+def index_of(recipe: Recipe, name: str) -> int:
+    """Index of the stage of this name."""
+    return [stage_name(s) for s in recipe.stages].index(name)
+
+
+def stage_inputs(state: Run, stage: Stage, parent_key: str | None) -> dict[str, Any]:
+    """All that decides a stage's result: its settings, its data, and what it starts from."""
+    recipe = state.recipe
+    settings = {k: v for k, v in next(iter(to_dict(stage).values())).items() if k not in COSMETIC}
+    files = {s.path: digest(Path(s.path).read_bytes()) for s in stage.datasets if is_local(s.path) and Path(s.path).is_file()}
+    shared = {k: getattr(recipe, k) for k in ("model_name_or_path", "model_revision", "chat_template", "seed", "dtype")}
+    return {"stage": settings, "files": files, "recipe": shared, "parent": parent_key, "smoke": state.smoke}
+
+
+def changed(folder: Path, before: dict[str, Any], now: dict[str, Any], name: str) -> str:
+    """Which settings differ between the folder and the recipe, and what can be done."""
+    old, new = before.get("stage", {}), now["stage"]
+    keys = sorted(k for k in {*old, *new} if json.dumps(old.get(k), default=str) != json.dumps(new.get(k), default=str))
+    keys += [k for k in ("files", "recipe", "parent") if json.dumps(before.get(k), default=str) != json.dumps(now[k], default=str)]
+    return (
+        f"{folder} was trained with other settings ({', '.join(keys) or 'unknown'}). Nothing is written over: "
+        f"--from_stage {name} trains it and all after it again (the old folders are kept aside), --run_dir starts another run"
+    )
+
+
+def prepare(state: Run, plan: list[Planned]) -> None:
+    """Base model, evaluation rows and the data of every stage, before anything is trained."""
+    recipe, root = state.recipe, state.folder.path
+    if state.main:
+        root.mkdir(parents=True, exist_ok=True)
+        write_text(root / RECIPE, dump_recipe(recipe))
+        write_json(root / "environment.json", environment(state))
+        if not Path(state.base_path).exists() and Path(state.base_path).parent == root:
+            aside = root / "base.tmp"
+            base.smoke_base(recipe, aside) if state.smoke and recipe.model_name_or_path else base.make_base(recipe, aside)
+            os.replace(aside, state.base_path)
+    PartialState().wait_for_everyone()
+    tokenizer = load_tokenizer(recipe.tokenizer_name_or_path or state.base_path, chat_template=recipe.chat_template)
+    config = load_config(state.base_path)
+    for item in plan:
+        if not state.smoke:
+            check_context(item.stage, config)
+    state.tasks = prepare_tasks(recipe, state.smoke)
+    mixtures = {}
+    for item in plan:
+        mixtures[item.name] = stage_data(state, item, tokenizer)
+    if state.main:
+        write_json(root / "mixture.lock", lock(mixtures))
+    PartialState().wait_for_everyone()
+    state.say(f"{recipe.name}: {state.hardware.line}; run folder {root}")
+
+
+def stage_data(state: Run, item: Planned, tokenizer: Any) -> dict[str, Any]:
+    """Build a stage's data once; the other processes wait for the file that says it is whole."""
+    marker = item.folder / "data" / "mixture.json"
+    found = state.folder.manifest(item.folder)
+    if state.main and not (found and found.get("data") == item.key and marker.is_file()):
+        data = item.folder.with_name(f".{item.folder.name}.data")
+        mixture = build_stage(state.recipe, item.stage, tokenizer, data, state.opener(item.stage))
+        item.folder.mkdir(parents=True, exist_ok=True)
+        manifest = {"status": "ready", "kind": item.stage.kind, "key": item.key, "inputs": item.inputs, "mixture": mixture}
+        write_json(item.folder / MANIFEST, manifest)
+        os.replace(data, item.folder / "data")
+        os.replace(item.folder / "data" / "samples.txt", item.folder / "samples.txt")
+        write_json(item.folder / MANIFEST, manifest | {"data": item.key})
+        found = manifest
+        for line in describe(item.name, mixture):
+            say(line)
+    while not state.main and not marker.is_file():
+        time.sleep(0.2)
+    return dict((found or read_json(item.folder / MANIFEST))["mixture"])
+
+
+def run_stage(state: Run, item: Planned) -> None:
+    """Train one stage unless it is done, then evaluate it."""
+    manifest = read_json(item.folder / MANIFEST)
+    if item.done:
+        state.say(f"{item.name}: done before, skipped")
+        state.reports.append(manifest["report"])
+    else:
+        begin = time.monotonic()
+        report = {"name": item.name, "kind": item.stage.kind, "status": "failed", "steps": 0, "seconds": 0.0, "metrics": {}}
+        state.reports.append(report)
+        if state.main:
+            write_json(item.folder / MANIFEST, manifest | {"status": "running"})
+            state.folder.forget_unfinished(item.folder)
+            state.folder.need_space(folder_bytes(Path(item.start)))
+        try:
+            rows = stage_rows(item.folder / "data")
+            metrics = state.folder.path / "metrics.jsonl"
+            result = train(state.recipe, item.stage, item.start, rows, item.folder, state.hardware, metrics)
+            report |= result | {"status": "done"}
+        except KeyboardInterrupt:
+            report["status"] = "interrupted"
+            raise
+        except (OSError, RuntimeError) as error:
+            raise full_disk(error, state.folder.path) or error from error
+        finally:
+            report["seconds"] = round(time.monotonic() - begin, 1)
+            if state.main:
+                write_json(item.folder / MANIFEST, manifest | {"status": report["status"], "report": report})
+    evaluate_stage(state, item.name, item.folder / "model", item.key, scalar=item.stage.kind == "reward")
+
+
+def full_disk(error: BaseException, folder: Path) -> RunError | None:
+    """A readable error for a disk that filled up, whatever library met it."""
+    if getattr(error, "errno", None) == 28 or "No space left" in str(error) or "os error 28" in str(error):
+        return RunError(f"no space left while writing {folder}; make room and run the same command again, it goes on from the last checkpoint")
+    return None
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of the weights in a folder."""
+    return sum(p.stat().st_size for p in folder.glob("*.safetensors")) if folder.is_dir() else 0
+
+
+def evaluate_base(state: Run) -> None:
+    """Score the model that the stack starts from; a pretrain stage's own model is the base."""
+    if isinstance(state.recipe.stages[0], Pretrain):
+        return
+    evaluate_stage(state, "base", Path(state.base_path), digest(state.base_path.encode()), scalar=False)
+
+
+def previous_results(state: Run) -> list[dict[str, Any]]:
+    """Reports of stages that ran before and are not run now."""
+    path = state.folder.path / "report.json"
+    return list(read_json(path).get("stages", [])) if path.is_file() else []
+
+
+def finish(state: Run, previous: list[dict[str, Any]]) -> None:
+    """Write report.json and report.html, whatever happened."""
+    if not state.main or not (state.folder.path / RECIPE).is_file():
+        return
+    reports = {r["name"]: r for r in [*previous, *state.reports]}
+    order = [stage_name(s) for s in state.recipe.stages]
+    names = ["base", *order]
+    evals = {}
+    for name in names:
+        path = state.folder.path / "evals" / f"{name}.json"
+        if path.is_file():
+            evals["base" if isinstance(state.recipe.stages[0], Pretrain) and name == order[0] else name] = read_json(path)["scores"]
+    stages = [reports[name] for name in order if name in reports]
+    write_json(state.folder.path / "report.json", {"name": state.recipe.name, "stages": stages, "evals": evals})
+    page = write_report(state.folder.path)
+    state.say(f"report: {page}")
+
+
+def environment(state: Run) -> dict[str, Any]:
+    """What a run was made with."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or [f"cpu ({os.cpu_count()} cores)"]
+    return {
+        "command": " ".join(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "devices": devices,
+        "world_size": state.hardware.world,
+        "hardware": state.hardware.line,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+

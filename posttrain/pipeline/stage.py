@@ -1,0 +1,165 @@
+"""One stage: tokens + model + settings -> a trained model in its folder."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+from transformers import PrinterCallback, set_seed
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.trainer_utils import get_last_checkpoint
+
+from posttrain.models import Adapter, load_model, load_tokenizer, merge_adapter, save_model
+from posttrain.pipeline.check import dpo_loss
+from posttrain.pipeline.hardware import Hardware, set_accelerate_accumulation, split_batch
+from posttrain.pipeline.progress import MetricsFile, Progress
+from posttrain.recipe import Recipe, stage_name
+from posttrain.trainers.base import PostTrainer, PostTrainingArguments
+from posttrain.trainers.dpo import DPOConfig, DPOTrainer
+from posttrain.trainers.reward import RewardConfig, RewardTrainer
+from posttrain.trainers.rlvr import RLVRConfig, RLVRTrainer
+from posttrain.trainers.sft import PretrainTrainer, SFTConfig, SFTTrainer
+
+TRAINERS: dict[str, tuple[type[PostTrainer], type[PostTrainingArguments]]] = {
+    "pretrain": (PretrainTrainer, SFTConfig),
+    "sft": (SFTTrainer, SFTConfig),
+    "dpo": (DPOTrainer, DPOConfig),
+    "reward": (RewardTrainer, RewardConfig),
+    "rlvr": (RLVRTrainer, RLVRConfig),
+}
+
+# recipe keys handed to the trainer's config under the same name
+SHARED = (
+    "learning_rate", "lr_scheduler_type", "num_train_epochs", "weight_decay", "adam_beta1", "adam_beta2",
+    "adam_epsilon", "max_grad_norm", "optim", "gradient_checkpointing", "logging_steps", "save_steps",
+    "save_total_limit", "max_length", "truncation",
+)  # fmt: skip
+OWN: dict[str, tuple[str, ...]] = {
+    "sft": ("loss_reduction",),
+    "rlvr": (
+        "num_generations", "num_mini_batches", "max_prompt_length", "max_completion_length", "temperature", "top_p",
+        "beta", "advantage", "loss", "loss_reduction", "reward_scale", "missing_eos_reward",
+    ),
+}  # fmt: skip
+
+
+def half(recipe: Recipe) -> bool:
+    """Whether training computes in bfloat16."""
+    return recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and torch.cuda.is_available())
+
+
+def arguments(recipe: Recipe, stage: Any, folder: Path, hardware: Hardware) -> PostTrainingArguments:
+    """The trainer's config of a stage."""
+    micro, steps = split_batch(stage, hardware.world)
+    set_accelerate_accumulation(steps)
+    seed = stage.seed if stage.seed is not None else recipe.seed
+    values: dict[str, Any] = {name: getattr(stage, name) for name in SHARED}
+    values |= {name: getattr(stage, name) for name in OWN.get(stage.kind, ())}
+    if stage.kind == "dpo":
+        values["loss"] = dpo_loss(stage)
+    if stage.max_steps is not None:
+        values["max_steps"] = stage.max_steps
+    # transformers reads a float below 1 as a share of the steps
+    values["warmup_steps"] = stage.warmup_steps if stage.warmup_steps is not None else stage.warmup_ratio
+    return TRAINERS[stage.kind][1](
+        output_dir=str(folder),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=steps,
+        per_device_eval_batch_size=micro,
+        seed=seed,
+        data_seed=seed,
+        bf16=half(recipe),
+        fp16=recipe.dtype == "float16",
+        deepspeed=hardware.deepspeed,
+        save_strategy="steps",
+        logging_strategy="steps",
+        report_to=recipe.report_to,
+        run_name=f"{recipe.name}-{stage_name(stage)}",
+        disable_tqdm=True,
+        push_to_hub=False,
+        **values,
+    )
+
+
+def adapter_of(stage: Any) -> Adapter | None:
+    """The stage's LoRA settings."""
+    if not stage.use_peft:
+        return None
+    return Adapter(
+        r=stage.lora_r,
+        alpha=stage.lora_alpha,
+        dropout=stage.lora_dropout,
+        target_modules=stage.lora_target_modules,
+        load_in_4bit=stage.load_in_4bit,
+        quant_type=stage.bnb_4bit_quant_type,
+        nested_quant=stage.use_bnb_nested_quant,
+    )
+
+
+def train(recipe: Recipe, stage: Any, start: str, rows: Any, folder: Path, hardware: Hardware, metrics: Path) -> dict[str, Any]:
+    """Train one stage from the model at `start`; its model ends in `<folder>/model`.
+
+    Returns:
+        `steps` and the last `metrics` logged.
+    """
+    fresh_state()
+    args = arguments(recipe, stage, folder, hardware)
+    set_seed(args.seed)
+    adapter, trainer_class = adapter_of(stage), TRAINERS[stage.kind][0]
+    dtype = torch.bfloat16 if adapter and half(recipe) else torch.float32
+    options = {"revision": None if Path(start).is_dir() else recipe.model_revision, "trust_remote_code": recipe.trust_remote_code}
+    model = load_model(start, head=trainer_class.head, dtype=dtype, adapter=adapter, **options)  # type: ignore[arg-type]
+    tokenizer = load_tokenizer(recipe.tokenizer_name_or_path or start, chat_template=recipe.chat_template, **options)  # type: ignore[arg-type]
+    name = stage_name(stage)
+    trainer = trainer_class(
+        model=model,
+        args=args,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        callbacks=[MetricsFile(metrics, name), Progress(name)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    result = {"steps": trainer.state.global_step, "metrics": last_metrics(trainer.state.log_history)}
+    export(trainer, start, folder, adapter, options)
+    del trainer, model
+    fresh_state()
+    return result
+
+
+def last_metrics(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last value of every number that was logged."""
+    merged: dict[str, Any] = {}
+    for row in history:
+        merged |= {k: v for k, v in row.items() if k not in ("step", "epoch") and not k.startswith("train_")}
+    return merged
+
+
+def export(trainer: PostTrainer, start: str, folder: Path, adapter: Adapter | None, options: dict[str, Any]) -> None:
+    """Write `<folder>/model`, whole or not at all; adapters are folded in, and kept beside it."""
+    aside = folder / "model.tmp"
+    trainer.save_model(str(folder / "adapter" if adapter else aside))
+    state = PartialState()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        if adapter:
+            unset_hf_deepspeed_config()
+            head, tokenizer = trainer.head, trainer.processing_class
+            merged = merge_adapter(str(folder / "adapter"), start, head, tokenizer=tokenizer, **options)  # type: ignore[arg-type]
+            save_model(merged, tokenizer, aside)  # type: ignore[arg-type]
+        os.replace(aside, folder / "model")
+    state.wait_for_everyone()
+
+
+def fresh_state() -> None:
+    """Forget the accelerator of the stage before: its DeepSpeed settings are not this one's."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    unset_hf_deepspeed_config()
+    AcceleratorState._reset_state()

@@ -1,0 +1,67 @@
+"""Models and tokenizers from nothing: for the `pretrain` stage and for `--smoke`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from posttrain.errors import RecipeError, nearest
+from posttrain.tokens import load_template
+
+PAD, EOS = "<pad>", "</s>"
+
+
+def new_tokenizer(texts: Iterable[str], vocab_size: int, chat_template: str | None) -> PreTrainedTokenizerFast:
+    """Byte-level BPE trained on texts; every digit is a token of its own, so that sums can be learnt."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: PLC0415
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[PAD, EOS],
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS)
+    if chat_template:
+        fast.chat_template = load_template(chat_template)
+    return fast
+
+
+def new_model(spec: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int) -> None:
+    """Write a freshly initialised causal LM and its tokenizer to a folder.
+
+    Args:
+        spec: `model_type` and fields of its transformers configuration.
+
+    Raises:
+        RecipeError: an unknown `model_type`, or fields that its configuration refuses.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN  # noqa: PLC0415
+
+    fields = {"bos_token_id": None, **spec}
+    kind = fields.pop("model_type", None)
+    if kind not in KNOWN:
+        raise RecipeError(f"model.model_type: unknown architecture {kind!r}{nearest(str(kind), list(KNOWN)[:40])}")
+    fields |= {
+        "vocab_size": -(-len(tokenizer) // 8) * 8,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    try:
+        config = AutoConfig.for_model(kind, **fields)
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RecipeError(f"model: the {kind} configuration refuses these fields: {error}") from error
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

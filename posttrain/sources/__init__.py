@@ -1,0 +1,75 @@
+"""Public data set, local file or generator -> raw rows. One file per kind of place."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from posttrain.errors import DataError, nearest
+from posttrain.formats import Row
+from posttrain.recipe import Source
+from posttrain.sources import files, tiny
+
+PREFIX = "generated:"
+
+GENERATED: dict[str, Callable[[int], Iterator[Row]]] = {
+    "tiny_conversations": tiny.conversations,
+    "tiny_pairs": tiny.preferences,
+    "tiny_problems": tiny.problems,
+    "tiny_text": tiny.text,
+}
+
+STAND_INS = {
+    "conversation": "tiny_conversations",
+    "preference": "tiny_pairs",
+    "problem": "tiny_problems",
+    "text": "tiny_text",
+}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Raw rows of one source and what pins them down.
+
+    Attributes:
+        rows: the rows, in the order of the source.
+        revision: hub commit, or `None`.
+        sha256: hash of the bytes read (files) or of the generator's name and seed.
+    """
+
+    rows: Any
+    revision: str | None
+    sha256: str | None
+
+
+def source_name(source: Source) -> str:
+    """Name of a source in metrics: its own, or the last part of its path without endings."""
+    if source.source:
+        return source.source
+    tail = source.path.removeprefix(PREFIX).rstrip("/").rsplit("/", 1)[-1]
+    return tail.split(".")[0] or tail
+
+
+def open_source(source: Source, seed: int) -> Opened:
+    """Open a source.
+
+    Raises:
+        DataError: it does not exist, cannot be read, or is a generator without `num_samples`.
+    """
+    if not source.path.startswith(PREFIX):
+        return Opened(*files.read(source))
+    name = source.path.removeprefix(PREFIX)
+    if name not in GENERATED:
+        raise DataError(f"unknown generator {name!r}{nearest(name, GENERATED)}")
+    if source.num_samples is None:
+        raise DataError(f"{source.path} never ends: say how many rows with `num_samples`")
+    seed = source.seed if source.seed is not None else seed
+    rows = list(itertools.islice(GENERATED[name](seed), source.num_samples))
+    return Opened(rows, None, files.digest(f"{name} {seed} {source.num_samples}".encode()))
+
+
+def stand_in(kind: str, num_rows: int, seed: int) -> list[Row]:
+    """Generated rows in the place of a source that is not on this machine (`--smoke`)."""
+    return list(itertools.islice(GENERATED[STAND_INS[kind]](seed), num_rows))

@@ -1,0 +1,155 @@
+"""Generated text, conversations, pairs and problems small enough to be learnt on a laptop.
+
+Two-step word problems with a one-line chain of thought (verifier `gsm8k`) and small writing
+constraints (verifier `ifeval`). A tenth of all problems, chosen by the hash of the prompt, is held
+out: no generator for training ever yields them. One row of each kind:
+
+    text          "Anna has 34 apples. Anna gets 27 more. 34+27=61."
+    conversation  user: "Anna has 34 apples. She buys 27 more and gives away 15. How many apples ..."
+                  assistant: "34+27=61. 61-15=46. The answer is 46."
+    preference    the worked answer is chosen; a bare or a slipped one is rejected
+    problem       ground_truth "46", verifier "gsm8k"
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from posttrain.formats import Row
+
+NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry")
+ITEMS = ("apples", "books", "coins", "stamps", "shells", "marbles", "cards", "pens")
+ANIMALS = ("cat", "dog", "cow", "horse", "sheep", "goat", "duck", "fox")
+HELD_OUT_SHARE = 10
+
+
+def held_out(prompt: str) -> bool:
+    """Whether a prompt belongs to the evaluation set; a property of its text alone."""
+    return zlib.crc32(prompt.encode()) % HELD_OUT_SHARE == 0
+
+
+def word_problem(rng: random.Random) -> dict[str, Any]:
+    """A two-step problem: its prompt, the steps of the worked answer and the result."""
+    name, item = rng.choice(NAMES), rng.choice(ITEMS)
+    a, b = rng.randint(11, 60), rng.randint(11, 39)
+    total = a + b
+    c = rng.randint(11, total - 11)
+    left = total - c
+    shape = rng.randrange(3)
+    if shape == 0:
+        prompt = f"{name} has {a} {item}. {name} buys {b} more and gives away {c}. How many {item} are left?"
+        steps = (a, "+", b, total), (total, "-", c, left)
+    elif shape == 1:
+        prompt = f"A box holds {total} {item}. {name} takes {c} out and puts {b} in. How many {item} are in the box?"
+        steps = (total, "-", c, left), (left, "+", b, left + b)
+    else:
+        prompt = f"{name} sold {a} {item} on Monday and {b} on Tuesday. How many {item} did {name} sell?"
+        steps = ((a, "+", b, total),)
+    return {"prompt": prompt, "steps": steps, "result": steps[-1][3]}
+
+
+def worked(problem: dict[str, Any]) -> str:
+    """The answer with its steps."""
+    steps = " ".join(f"{x}{op}{y}={z}." for x, op, y, z in problem["steps"])
+    return f"{steps} The answer is {problem['result']}."
+
+
+def bare(problem: dict[str, Any]) -> str:
+    """The answer without its steps."""
+    return f"The answer is {problem['result']}."
+
+
+def slipped(problem: dict[str, Any], rng: random.Random) -> str:
+    """A worked answer whose last step is wrong."""
+    *before, (x, op, y, z) = problem["steps"]
+    wrong = z + rng.choice((-10, -2, -1, 1, 2, 10))
+    return worked({"steps": (*before, (x, op, y, wrong)), "result": wrong})
+
+
+def constraint_problem(rng: random.Random) -> dict[str, Any]:
+    """A writing task whose constraint `ifeval` can check, and an answer that meets it."""
+    count, word = rng.randint(2, 6), rng.choice(ANIMALS)
+    if rng.random() < 0.5:
+        prompt = f"Write the word {word} exactly {count} times. Use no commas."
+        return {
+            "prompt": prompt,
+            "answer": " ".join([word] * count),
+            "ids": ["keywords:frequency", "keywords:frequency", "punctuation:no_comma"],
+            "kwargs": [
+                {"keyword": word, "frequency": count, "relation": "at least"},
+                {"keyword": word, "frequency": count + 1, "relation": "less than"},
+                {},
+            ],
+        }
+    lines = "\n".join(f"* {animal}" for animal in rng.sample(ANIMALS, count))
+    return {
+        "prompt": f"List {count} animals and name the {word} last. Use exactly {count} bullets.",
+        "answer": "\n".join([*[x for x in lines.split("\n") if x != f"* {word}"][: count - 1], f"* {word}"]),
+        "ids": ["detectable_format:number_bullet_lists", "startend:end_checker"],
+        "kwargs": [{"num_bullets": count}, {"end_phrase": word}],
+    }
+
+
+def fresh(make: Callable[[random.Random], dict[str, Any]], rng: random.Random, held: bool) -> dict[str, Any]:
+    """Draw until the problem is on the wanted side of the split."""
+    while True:
+        problem = make(rng)
+        if held_out(problem["prompt"]) == held:
+            return problem
+
+
+def text(seed: int) -> Iterator[Row]:
+    """Plain text: sums, short stories and lists, no chat format."""
+    rng = random.Random(seed)
+    while True:
+        if rng.random() < 0.7:
+            facts = []
+            for _ in range(3):
+                x, y = rng.randint(11, 60), rng.randint(11, 39)
+                facts.append(f"{x}+{y}={x + y}." if rng.random() < 0.5 else f"{x + y}-{y}={x}.")
+            yield {"text": " ".join(facts)}
+        elif rng.random() < 0.7:
+            problem = fresh(word_problem, rng, False)
+            story = problem["prompt"].rsplit(". ", 1)[0]
+            yield {"text": f"{story}. {' '.join(f'{x}{o}{y}={z}.' for x, o, y, z in problem['steps'])}"}
+        else:
+            animals = rng.sample(ANIMALS, rng.randint(2, 6))
+            yield {"text": "\n".join(f"* {a}" for a in animals) if rng.random() < 0.5 else " ".join(animals)}
+
+
+def conversations(seed: int) -> Iterator[Row]:
+    """SFT rows. As in collected data, answers come in two styles: worked and bare."""
+    rng = random.Random(seed)
+    while True:
+        if rng.random() < 0.25:
+            task = fresh(constraint_problem, rng, False)
+            prompt, answer = task["prompt"], task["answer"]
+        else:
+            problem = fresh(word_problem, rng, False)
+            prompt, answer = problem["prompt"], worked(problem) if rng.random() < 0.7 else bare(problem)
+        yield {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
+
+
+def preferences(seed: int, held: bool = False) -> Iterator[Row]:
+    """Pairs: people prefer to see the steps (two thirds), and steps that are right (one third)."""
+    rng = random.Random(seed)
+    while True:
+        problem = fresh(word_problem, rng, held)
+        rejected = bare(problem) if rng.random() < 2 / 3 else slipped(problem, rng)
+        yield {"prompt": problem["prompt"], "chosen": worked(problem), "rejected": rejected}
+
+
+def problems(seed: int, held: bool = False) -> Iterator[Row]:
+    """Prompts with ground truth: three quarters word problems, one quarter constraints."""
+    rng = random.Random(seed)
+    while True:
+        if rng.random() < 0.25:
+            task = fresh(constraint_problem, rng, held)
+            truth = {"instruction_id_list": task["ids"], "kwargs": task["kwargs"]}
+            yield {"prompt": task["prompt"], "ground_truth": truth, "verifier": "ifeval"}
+        else:
+            problem = fresh(word_problem, rng, held)
+            yield {"prompt": problem["prompt"], "ground_truth": str(problem["result"]), "verifier": "gsm8k"}

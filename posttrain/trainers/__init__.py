@@ -1,0 +1,1 @@
+"""Trainers: they join batches with a loss. Subclasses of `transformers.Trainer`."""

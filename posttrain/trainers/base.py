@@ -1,0 +1,292 @@
+"""What the trainers share: packed batches, one loss whatever the split, metrics per source.
+
+The global batch is one thing. Every micro-batch returns the *sum* of its items' losses, which is
+divided by the number of items of the whole global batch (all processes, all micro-batches), so
+the gradient does not depend on how the batch was split. The seam is `Trainer.get_batch_samples`,
+which sees the micro-batches of a step before the first of them is run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+
+from posttrain.attention import set_attention
+from posttrain.errors import DataError
+from posttrain.formats import to_row
+from posttrain.models import Adapter, add_adapter, load_model, load_tokenizer, resize_to
+from posttrain.packing import Collator, GlobalBatches, Rows
+from posttrain.tokens import Tokenizer, tokenize
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass
+class PostTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` plus what every trainer here needs.
+
+    Attributes:
+        max_length: longest sequence in tokens, for raw rows.
+        truncation: `truncate` | `drop` | `error` for longer ones.
+    """
+
+    max_length: int = field(default=2048, metadata={"help": "Longest sequence in tokens."})
+    truncation: str = field(default="truncate", metadata={"help": "truncate, drop or error."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Columns are ours to read."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A NaN loss is shown, not hidden."})
+    average_tokens_across_devices: bool = field(default=False, metadata={"help": "Done here, exactly."})
+
+    def __post_init__(self) -> None:
+        if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+            self.use_cpu = True  # DeepSpeed and DDP then run over gloo
+        super().__post_init__()
+
+    @property
+    def global_batch(self) -> int:
+        """Rows per optimizer step over all processes."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+
+
+class PostTrainer(Trainer):
+    """Base of the four trainers. A subclass says what a row is and what its loss is.
+
+    Args:
+        model: a loaded model, a folder or a hub id.
+        args: the trainer's config.
+        train_dataset, eval_dataset: raw rows in the ecosystem's shapes, or tokenised ones.
+        processing_class: the tokenizer; default: the model's own.
+        peft_config: a peft `LoraConfig`, or our `Adapter`; trains adapters only.
+        callbacks, optimizers: as in `transformers.Trainer`.
+    """
+
+    row_kind = "conversation"
+    head = "lm"
+    loss_is_scaled_for_ga = True
+    config_class: type[PostTrainingArguments] = PostTrainingArguments
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | nn.Module,
+        args: PostTrainingArguments | None = None,
+        data_collator: Callable[..., Any] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        peft_config: Any = None,
+    ) -> None:
+        args = args if args is not None else self.config_class(output_dir="runs/trainer")
+        if isinstance(model, str):
+            processing_class = processing_class or load_tokenizer(model)
+            adapter = peft_config if isinstance(peft_config, Adapter) else None
+            model = load_model(model, head=self.head, adapter=adapter)
+            peft_config = None if adapter else peft_config
+        if processing_class is None:
+            processing_class = load_tokenizer(model.config._name_or_path)
+        if peft_config is not None:
+            model = wrap(model, peft_config, self.head)
+        bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+        set_attention(bare)
+        resize_to(bare, processing_class)
+        bare.config.use_cache = False
+        self.tokenizer_for_rows = Tokenizer(
+            processing_class, args.max_length, args.truncation, getattr(args, "max_prompt_length", None)
+        )
+        train_dataset = self.prepare(train_dataset)
+        if isinstance(eval_dataset, Mapping):
+            eval_dataset = {name: self.prepare(rows) for name, rows in eval_dataset.items()}
+        else:
+            eval_dataset = self.prepare(eval_dataset)
+        self.sources = source_names(train_dataset, eval_dataset)
+        self.meters: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self.source_meters: dict[str, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = defaultdict(list)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator or Collator({name: i for i, name in enumerate(self.sources)}),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+
+    # --- data -------------------------------------------------------------------------------------
+
+    def prepare(self, rows: Any) -> Any:
+        """Raw rows -> tokens; tokenised rows pass.
+
+        Raises:
+            DataError: a row that cannot be read, or no row left to train on.
+        """
+        if rows is None or {"input_ids", "prompt_ids"} & set(getattr(rows, "column_names", None) or rows[0]):
+            return rows
+        read = []
+        for i, raw in enumerate(rows):
+            try:
+                read.append({**to_row(self.row_kind, raw), "source": raw.get("source") or "data"})
+            except DataError as error:
+                raise DataError(f"row {i}: {error}") from error
+        return tokenize(read, self.row_kind, self.tokenizer_for_rows).rows
+
+    def loader(self, rows: Any, batch_size: int, micro_batch: int, seed: int, shuffle: bool) -> DataLoader[Any]:
+        """Every process reads its share of each global batch; nothing is repeated, nothing is lost."""
+        state = self.accelerator
+        batches = GlobalBatches(
+            len(rows), batch_size, micro_batch, state.process_index, state.num_processes, seed, shuffle
+        )
+        return DataLoader(Rows(rows), batch_sampler=batches, collate_fn=self.data_collator)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        args = self.args
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        return self.loader(self.train_dataset, args.global_batch, args.per_device_train_batch_size, seed, True)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        rows = eval_dataset if eval_dataset is not None else self.eval_dataset
+        micro = self.args.per_device_eval_batch_size
+        return self.loader(rows, micro * self.accelerator.num_processes, micro, 0, False)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor]:
+        """The micro-batches of one optimizer step, and its number of items over all processes."""
+        batches = list(islice(epoch_iterator, num_batches))
+        return batches, self.count_items(batches, device)
+
+    def count_items(self, batches: Sequence[Batch], device: torch.device) -> torch.Tensor:
+        """Items of a global batch: the denominator of the loss."""
+        local = torch.stack([self.num_items(b) for b in batches]).sum().to(device) if batches else torch.zeros((), device=device)
+        return self.accelerator.reduce(local.float(), reduction="sum").clamp(min=1)
+
+    # --- loss -------------------------------------------------------------------------------------
+
+    def num_items(self, batch: Batch) -> torch.Tensor:
+        """How many items (tokens, sequences, pairs) a micro-batch adds to the denominator."""
+        raise NotImplementedError
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Sum of the losses of a micro-batch's items."""
+        raise NotImplementedError
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Trainer's hook: this micro-batch's share of the global loss.
+
+        Processes average their gradients, hence the factor.
+        """
+        loss = self.loss_sum(model, inputs)
+        items = num_items_in_batch if num_items_in_batch is not None else self.count_items([inputs], loss.device)
+        loss = loss * self.accelerator.num_processes / items
+        return (loss, {}) if return_outputs else loss
+
+    def logps(self, model: nn.Module, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
+        """`[K]` log-probs of the trained tokens; no other position reaches the head."""
+        if not len(batch["keep"]):  # an empty share of a partial batch still takes part in the collectives
+            return (model(**forward_inputs(batch), logits_to_keep=1, use_cache=False).logits.sum() * 0).expand(0)
+        logits = model(**forward_inputs(batch), logits_to_keep=batch["keep"], use_cache=False).logits[0]
+        logits = logits.float() / temperature if temperature != 1 else logits.float()
+        return -nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
+
+    # --- metrics ----------------------------------------------------------------------------------
+
+    def meter(self, name: str, total: torch.Tensor, count: torch.Tensor | float) -> None:
+        """Note a sum and its count; they are reduced once, when a step is logged."""
+        count = torch.as_tensor(count, dtype=torch.float32, device=total.device)
+        self.meters[name].append(torch.stack([total.detach().float(), count]))
+
+    def source_meter(self, name: str, totals: torch.Tensor, counts: torch.Tensor, source: torch.Tensor) -> None:
+        """The same per source: `[S]` sums and counts of sequences, and their sources."""
+        self.source_meters[name].append((totals.detach().float(), counts.float(), source))
+
+    def drain(self) -> dict[str, float]:
+        """Means since the last call, over all processes, in one reduction."""
+        device, num = self.args.device, len(self.sources)
+        names, parts = [], []
+        for name in self.metric_names:
+            names.append(name)
+            parts.append(torch.stack(self.meters[name]).sum(0) if self.meters[name] else torch.zeros(2, device=device))
+        for name in self.source_metric_names:
+            table = torch.zeros(num, 2, device=device)
+            for totals, counts, source in self.source_meters[name]:
+                table.index_add_(0, source, torch.stack([totals, counts], 1))
+            names += [f"{name}/{source}" for source in self.sources]
+            parts += list(table)
+        self.meters.clear()
+        self.source_meters.clear()
+        if not parts:
+            return {}
+        values = self.accelerator.reduce(torch.stack(parts), reduction="sum").tolist()
+        return {name: total / count for name, (total, count) in zip(names, values, strict=True) if count}
+
+    metric_names: tuple[str, ...] = ()
+    source_metric_names: tuple[str, ...] = ()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs = {**logs, **self.drain()}
+        super().log(logs, start_time)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Loss over the items of the whole evaluation set (not a mean of batch means)."""
+        rows = eval_dataset if eval_dataset is not None else self.eval_dataset
+        if isinstance(rows, Mapping):
+            merged: dict[str, float] = {}
+            for name, part in rows.items():
+                merged |= self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}")
+            return merged
+        kept = (self.meters, self.source_meters)  # the training step's own sums are not touched
+        self.meters, self.source_meters = defaultdict(list), defaultdict(list)
+        model = self.model_wrapped if self.model_wrapped is not None else self.model
+        model.eval()
+        total = torch.zeros(2, device=self.args.device)
+        with torch.no_grad():
+            for batch in self.get_eval_dataloader(self.prepare(rows)):
+                batch = self._prepare_inputs(batch)
+                with self.compute_loss_context_manager():
+                    total[0] += self.loss_sum(model, batch).float()
+                total[1] += self.num_items(batch).to(total.device)
+        loss, items = self.accelerator.reduce(total, reduction="sum").tolist()
+        metrics = {f"{metric_key_prefix}_loss": loss / max(items, 1)}
+        metrics |= {f"{metric_key_prefix}_{name}": value for name, value in self.drain().items()}
+        self.meters, self.source_meters = kept
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def wrap(model: Any, peft_config: Any, head: str) -> Any:
+    """Adapters on a loaded model, from our `Adapter` or a peft config."""
+    if isinstance(peft_config, Adapter):
+        return add_adapter(model, peft_config, head)
+    from peft import get_peft_model  # noqa: PLC0415
+
+    return get_peft_model(model, peft_config)
+
+
+def forward_inputs(batch: Batch) -> Batch:
+    """The part of a packed batch that the model reads."""
+    return {name: batch[name] for name in ("input_ids", "position_ids", "packed_rows", "packed_back")}
+
+
+def source_names(*datasets: Any) -> list[str]:
+    """Every source of the data sets, in order of first appearance."""
+    names: dict[str, None] = {}
+    for rows in datasets:
+        for part in rows.values() if isinstance(rows, Mapping) else [rows]:
+            columns = getattr(part, "column_names", None)
+            if part is not None and columns and "source" in columns:
+                names |= dict.fromkeys(part.unique("source"))
+    return list(names) or ["data"]

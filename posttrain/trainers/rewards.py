@@ -1,0 +1,66 @@
+"""Scores of completions: verifiers by name, and TRL's reward functions unchanged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from posttrain.errors import DataError
+from posttrain.generation.local import Completion
+from posttrain.verifiers import get_verifier, verify
+
+RewardFunction = Callable[..., list[float | None]]
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Sums the scores of several functions; `None` means "does not apply" and counts as 0.
+
+    Attributes:
+        functions: verifier names or TRL-style functions; empty: each row's own verifier.
+    """
+
+    functions: tuple[str | RewardFunction, ...] = ()
+
+    @classmethod
+    def of(cls, value: str | RewardFunction | Sequence[str | RewardFunction] | None) -> Rewards:
+        functions = () if value is None else (value,) if isinstance(value, str) or callable(value) else tuple(value)
+        for function in functions:
+            if isinstance(function, str):
+                get_verifier(function)
+        return cls(functions)
+
+    def __call__(
+        self, rows: Sequence[dict[str, Any]], texts: Sequence[Sequence[str]], completions: Sequence[Sequence[Completion]]
+    ) -> torch.Tensor:
+        """`[P, G]` scores of G completions of each of P problems."""
+        total = torch.zeros(len(rows), len(texts[0]) if texts else 0)
+        for function in self.functions or (None,):
+            if callable(function):
+                total += self.called(function, rows, texts, completions)
+            else:
+                total += torch.tensor([[score(function, row, text) for text in group] for row, group in zip(rows, texts, strict=True)])
+        return total
+
+    def called(self, function: RewardFunction, rows: Any, texts: Any, completions: Any) -> torch.Tensor:
+        """Scores of a TRL-style function, which sees the whole batch and every column as a list."""
+        size = len(texts[0])
+        repeated = [row for row in rows for _ in range(size)]
+        prompts = [json.loads(row["prompt"]) if isinstance(row["prompt"], str) else row["prompt"] for row in repeated]
+        answers = [[{"role": "assistant", "content": text}] for group in texts for text in group]
+        columns = {k: [row[k] for row in repeated] for k in repeated[0] if k not in ("prompt", "prompt_ids", "index")}
+        ids = [c.ids for group in completions for c in group]
+        out = function(prompts=prompts, completions=answers, completion_ids=ids, **columns)
+        if len(out) != len(answers):
+            name = getattr(function, "__name__", repr(function))
+            raise DataError(f"reward function {name} returned {len(out)} scores for {len(answers)} completions")
+        return torch.tensor([0.0 if s is None else float(s) for s in out]).view(len(rows), size)
+
+
+def score(verifier: str | None, row: dict[str, Any], text: str) -> float:
+    """One completion against its row."""
+    return verify(verifier or row["verifier"], text, row["ground_truth"]).score

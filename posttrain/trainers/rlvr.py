@@ -1,0 +1,295 @@
+"""Reinforcement learning with verifiable rewards: roll out, verify, credit, policy loss, step.
+
+One optimizer step asks `get_batch_samples` for its micro-batches, and that is where a rollout
+happens: the prompts of `num_mini_batches` steps are completed at once by the policy as it is,
+scored, turned into advantages and packed, every prompt once per micro-batch. Groups in which all
+rewards are equal teach nothing and, without a KL term, never reach the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from posttrain.advantages import advantage
+from posttrain.errors import RecipeError
+from posttrain.generation.local import Completion, Sampling, eos_ids, generate_ids
+from posttrain.losses import policy_loss
+from posttrain.losses.base import TokenLogps, num_items, segment_sum, token_weights
+from posttrain.models import gathered
+from posttrain.packing import EMPTY, GlobalBatches, Group, Rows, pack
+from posttrain.trainers.base import Batch, PostTrainer, PostTrainingArguments
+from posttrain.trainers.policies import FrozenReference
+from posttrain.trainers.rewards import RewardFunction, Rewards
+
+
+@dataclass
+class RLVRConfig(PostTrainingArguments):
+    """Settings of `RLVRTrainer`; `per_device_train_batch_size` counts completions, as in TRL.
+
+    Attributes:
+        num_generations: completions per prompt.
+        num_mini_batches: optimizer steps that share one rollout.
+        beta: weight of the KL term towards the starting model, in the loss.
+        advantage, loss: methods and their options, as in a recipe.
+        loss_reduction: `token_mean` or `sequence_mean` over the global batch of completions.
+        reward_scale: what a score of 1 is worth.
+        missing_eos_reward: replaces the reward of a completion that was cut off.
+    """
+
+    learning_rate: float = field(default=1e-6, metadata={"help": "Peak learning rate."})
+    num_generations: int = field(default=8, metadata={"help": "Completions per prompt."})
+    num_mini_batches: int = field(default=1, metadata={"help": "Optimizer steps per rollout."})
+    max_prompt_length: int | None = field(default=1024, metadata={"help": "Longer prompts are dropped."})
+    max_completion_length: int = field(default=1024, metadata={"help": "New tokens per completion."})
+    temperature: float = field(default=1.0, metadata={"help": "Sampling temperature."})
+    top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling."})
+    beta: float = field(default=0.0, metadata={"help": "Weight of the KL term."})
+    advantage: dict[str, Any] | str = field(default_factory=lambda: {"name": "group"}, metadata={"help": "Advantage."})
+    loss: dict[str, Any] | str = field(default_factory=lambda: {"name": "grpo"}, metadata={"help": "Policy loss."})
+    loss_reduction: str = field(default="token_mean", metadata={"help": "token_mean or sequence_mean."})
+    reward_scale: float = field(default=1.0, metadata={"help": "Worth of a score of 1."})
+    missing_eos_reward: float | None = field(default=None, metadata={"help": "Reward of a cut-off completion."})
+    generation_batch_size: int = field(default=64, metadata={"help": "Prompts completed at a time, per process."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        completions = self.global_batch
+        if completions % (self.num_generations * self.world_size):
+            raise RecipeError(
+                f"{completions} completions per step are not whole groups of {self.num_generations} on each of "
+                f"{self.world_size} processes; change per_device_train_batch_size, gradient_accumulation_steps "
+                "or num_generations"
+            )
+
+    @property
+    def prompts_per_step(self) -> int:
+        """Prompts per optimizer step over all processes."""
+        return self.global_batch // self.num_generations
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Completions of one prompt, scored.
+
+    Attributes:
+        row: the problem.
+        completions: G of them.
+        rewards, advantages: `[G]`.
+        source: index of the source.
+    """
+
+    row: dict[str, Any]
+    completions: list[Completion]
+    rewards: torch.Tensor
+    advantages: torch.Tensor
+    source: int
+
+
+class StepBatches(GlobalBatches):
+    """All prompts of a step in its first micro-batch; the others are empty and filled by the rollout."""
+
+    repeats = 1
+
+    def __len__(self) -> int:
+        return super().__len__() * self.repeats
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in super().__iter__():
+            yield rows
+            yield from ([] for _ in range(self.repeats - 1))
+
+
+class RLVRTrainer(PostTrainer):
+    """Trains a policy on problems that a verifier can check.
+
+    Args:
+        model: the policy to start from, which is also the reference of the KL term.
+        reward_funcs: names of verifiers and TRL-style functions
+            `f(prompts, completions, completion_ids, **columns) -> list[float | None]`;
+            default: the verifier that each row names.
+        args, train_dataset, ...: as in the other trainers.
+    """
+
+    row_kind = "problem"
+    config_class = RLVRConfig
+    metric_names = ("reward", "pass_rate", "completion_length", "truncated", "useful_groups", "kl", "clip_share")
+    source_metric_names = ("loss", "reward", "pass_rate")
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: str | RewardFunction | Sequence[str | RewardFunction] | None = None,
+        args: RLVRConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.rewards = Rewards.of(reward_funcs)
+        kwargs.setdefault("data_collator", lambda rows: [row for row in rows if row is not None])
+        super().__init__(model, args, **kwargs)
+        self.advantage, self.loss = advantage(as_spec(self.args.advantage)), policy_loss(as_spec(self.args.loss))
+        self.windows: list[list[Batch]] = []
+        self.reference = FrozenReference(self) if self.args.beta else None
+        self.on_rollout: Callable[[list[Rollout]], None] | None = None
+
+    # --- data -------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        args, state = self.args, self.accelerator
+        per_rank = args.prompts_per_step // state.num_processes
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        batches = StepBatches(
+            len(self.train_dataset), args.prompts_per_step, per_rank, state.process_index, state.num_processes, seed
+        )
+        batches.repeats = args.gradient_accumulation_steps
+        return DataLoader(Rows(self.train_dataset), batch_sampler=batches, collate_fn=self.data_collator)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor]:
+        if not self.windows:
+            steps: list[list[dict[str, Any]]] = []
+            for _ in range(self.args.num_mini_batches):
+                parts = list(islice(epoch_iterator, num_batches))
+                if parts:
+                    steps.append([row for part in parts for row in part])
+            self.windows = self.roll_out(steps, num_batches)
+        batches = self.windows.pop(0)
+        return batches, self.count_items(batches, device)
+
+    def num_items(self, batch: Batch) -> torch.Tensor:
+        return batch["items"]
+
+    # --- rollout ----------------------------------------------------------------------------------
+
+    def roll_out(self, steps: list[list[dict[str, Any]]], num_batches: int) -> list[list[Batch]]:
+        """Complete the prompts of several steps at once -> per step its micro-batches."""
+        args, rows = self.args, [row for step in steps for row in step]
+        completions = self.complete([row["prompt_ids"] for row in rows])
+        texts = [[self.text(c) for c in group] for group in completions]
+        scores = self.rewards(rows, texts, completions)
+        rewards = scores * args.reward_scale
+        if args.missing_eos_reward is not None:
+            finished = torch.tensor([[c.finished for c in group] for group in completions])
+            rewards = torch.where(finished.view_as(rewards), rewards, torch.tensor(float(args.missing_eos_reward)))
+        advantages = self.advantage(rewards)
+        names = {name: i for i, name in enumerate(self.sources)}
+        rollouts = [
+            Rollout(row, group, r, a, names.get(row.get("source") or "", 0))
+            for row, group, r, a in zip(rows, completions, rewards, advantages, strict=True)
+        ]
+        self.note_rollouts(rollouts, scores)
+        if self.on_rollout:
+            self.on_rollout(rollouts)
+        windows, start = [], 0
+        for step in steps:
+            windows.append(self.micro_batches(rollouts[start : start + len(step)], num_batches))
+            start += len(step)
+        self.fill_logps([batch for window in windows for batch in window])
+        return windows
+
+    def complete(self, prompts: list[list[int]]) -> list[list[Completion]]:
+        """Sample from the policy as it is; the draw depends on the seed, the step and the process."""
+        if not prompts:
+            return []
+        args, model = self.args, self.accelerator.unwrap_model(self.model_wrapped)
+        bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+        seed = (args.seed * 1_000_003 + self.state.global_step) * 4096 + self.accelerator.process_index
+        generator = torch.Generator(device=args.device).manual_seed(seed)
+        sampling = Sampling(args.max_completion_length, args.temperature, args.top_p)
+        with gathered(bare.parameters()):
+            return generate_ids(
+                bare, prompts, sampling, eos_ids(bare, self.processing_class),
+                num_generations=args.num_generations, batch_size=args.generation_batch_size, generator=generator,
+            )
+
+    def text(self, completion: Completion) -> str:
+        return str(self.processing_class.decode(completion.ids, skip_special_tokens=True))
+
+    def micro_batches(self, rollouts: list[Rollout], num_batches: int) -> list[Batch]:
+        """Pack the completions of a step into exactly `num_batches` micro-batches, each prompt once in each."""
+        args = self.args
+        useful = [r for r in rollouts if args.beta or bool(r.advantages.abs().sum() > 0)]
+        flat = [(r, g) for r in useful for g in range(len(r.completions))]
+        size = args.per_device_train_batch_size
+        batches = []
+        for start in range(0, num_batches * size, size):
+            part = flat[start : start + size]
+            groups = []
+            for _, pairs in groupby(part, key=lambda pair: id(pair[0])):
+                mine = list(pairs)
+                answers = [(r.completions[g].ids,) * 2 for r, g in mine]
+                groups.append(Group(mine[0][0].row["prompt_ids"], answers, mine[0][0].source))
+            batch = pack(groups or [EMPTY])
+            values = torch.tensor([float(r.advantages[g]) for r, g in part] or [0.0])
+            batch["advantages"] = values[batch["segment"]]
+            batch["items"] = torch.zeros(())
+            batches.append(batch)
+        lengths = torch.tensor([len(c.ids) for r in rollouts for c in r.completions])
+        batches[0]["items"] = num_items(lengths, args.loss_reduction)  # equal groups count, though they are not run
+        return batches
+
+    @torch.no_grad()
+    def fill_logps(self, batches: list[Batch]) -> None:
+        """Old log-probs where the policy will have moved, reference ones where there is a KL term."""
+        args = self.args
+        model = self.model_wrapped
+        for batch in batches:
+            inputs = self._prepare_inputs(batch)
+            with self.compute_loss_context_manager():
+                if args.num_mini_batches > 1:
+                    batch["old_logps"] = self.logps(model, inputs, args.temperature)
+                if self.reference is not None:
+                    batch["ref_logps"] = self.reference.logps(inputs, args.temperature)
+
+    # --- loss -------------------------------------------------------------------------------------
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        args = self.args
+        policy = self.logps(model, batch, args.temperature)
+        if not len(policy):
+            return policy.sum()
+        old = batch.get("old_logps", policy.detach())
+        logps = TokenLogps(policy, old, batch.get("ref_logps"))
+        losses = self.loss(logps, batch["advantages"], args.beta)
+        segment, tokens = batch["segment"], batch["tokens"]
+        self.source_meter("loss", segment_sum(losses, segment, len(tokens)), tokens, batch["source"])
+        moved = ((policy.detach() - old).exp() - 1).abs() > getattr(self.loss, "epsilon", 0.2)
+        self.meter("clip_share", moved.float().sum(), len(moved))
+        if logps.reference is not None:
+            d = policy.detach() - logps.reference
+            self.meter("kl", (torch.exp(-d) - 1 + d).sum(), len(d))
+        return (losses * token_weights(tokens, segment, args.loss_reduction)).sum()
+
+    def note_rollouts(self, rollouts: list[Rollout], scores: torch.Tensor) -> None:
+        device = self.args.device
+        if not rollouts:
+            return
+        rewards = torch.stack([r.rewards for r in rollouts]).to(device)
+        passed = (scores >= 1).float().to(device)
+        every = [c for r in rollouts for c in r.completions]
+        source = torch.tensor([r.source for r in rollouts], device=device)
+        per = torch.full((len(rollouts),), float(rewards.shape[1]), device=device)
+        self.meter("reward", rewards.sum(), rewards.numel())
+        self.meter("pass_rate", passed.sum(), passed.numel())
+        self.meter("completion_length", torch.tensor(float(sum(len(c.ids) for c in every)), device=device), len(every))
+        self.meter("truncated", torch.tensor(float(sum(not c.finished for c in every)), device=device), len(every))
+        useful = torch.stack([r.advantages for r in rollouts]).abs().sum(1).gt(0).float().to(device)
+        self.meter("useful_groups", useful.sum(), len(useful))
+        self.source_meter("reward", rewards.sum(1), per, source)
+        self.source_meter("pass_rate", passed.sum(1), per, source)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Not a loss: policies are evaluated on tasks (`posttrain.evals`)."""
+        return {}
+
+
+def as_spec(value: Any) -> dict[str, Any]:
+    """A method given by name or by mapping."""
+    return {"name": value} if isinstance(value, str) else dict(value)
+

@@ -1,0 +1,20 @@
+"""Placeholders and a postscript."""
+
+from __future__ import annotations
+
+import re
+
+_BRACKETS = re.compile(r"\[([^\[\]\n]*+)\]")
+_MARKERS = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}
+
+
+def number_placeholders(response: str, num_placeholders: int) -> bool:
+    """At least so many `[placeholders]`; empty brackets do not count."""
+    return sum(1 for m in _BRACKETS.finditer(response) if m[1].strip()) >= num_placeholders
+
+
+def postscript(response: str, postscript_marker: str) -> bool:
+    """The marker occurs; the two common ones may be written with spaces and in any case."""
+    marker = postscript_marker.strip()
+    pattern = _MARKERS.get(marker) or re.escape(marker.lower())
+    return re.search(pattern, response.lower()) is not None

@@ -1,0 +1,1 @@
+"""Answers written in LaTeX: found in a completion, normalised as text, compared as mathematics."""
