@@ -19,6 +19,7 @@ from posttrain.sources.files import rename
 from posttrain.verifiers import get_verifier
 
 SHOWN = 5
+SHOWN_LENGTH = 300  # a row's own content may be long, and messages quote it
 
 
 @dataclass
@@ -102,7 +103,7 @@ def read_rows(
     dropped: Counter[str] = Counter()
     bad: list[str] = []
     name = source_name(source)
-    for number, raw in enumerate(raw_rows):
+    for number, raw in enumerate(raw_rows, 1):
         try:
             renamed = rename(raw, source.columns)
             if kind == "problem":
@@ -112,8 +113,8 @@ def read_rows(
                 row["verifier"] = remap.get(row["verifier"], row["verifier"])
                 get_verifier(row["verifier"]).check_ground_truth(row["ground_truth"])
         except (DataError, VerifierError) as error:
-            dropped[str(error)] += 1
-            bad.append(f"row {number}: {error}")
+            dropped[without_value(error)] += 1
+            bad.append(shorten(f"row {number}: {error}"))
             if bad_rows == "error" and len(bad) == SHOWN:
                 break
             continue
@@ -127,9 +128,21 @@ def read_rows(
         listing = "\n".join(f"  {line}" for line in bad)
         raise DataError(
             f"source {source.path!r} has rows that cannot be used:\n{listing}\n"
-            "  mend them, or set `bad_rows: drop` in the stage to leave them out and have them counted"
+            "  (the first row is row 1) mend them, or set `bad_rows: drop` in the stage to leave them"
+            " out and have them counted"
         )
     return rows, dropped
+
+
+def without_value(error: Exception) -> str:
+    """A reason that many rows share: what is wrong, without what this row holds."""
+    return shorten(str(error).split(", got ")[0])
+
+
+def shorten(text: str) -> str:
+    """One line of bounded length."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_LENGTH else line[: SHOWN_LENGTH - 3] + "..."
 
 
 def draw(
@@ -152,11 +165,14 @@ def draw(
         raise DataError(f"source {source.path!r}: a `weight` needs a tokenizer to count tokens with")
     taken, used = [], 0.0
     while used < budget:
+        before = used
         for row in rng.sample(rows, len(rows)):
             taken.append(row)
             used += count_tokens(row)
             if used >= budget:
                 break
+        if used == before:
+            raise DataError(f"source {source.path!r}: no row has a token within max_length, so its `weight` cannot be met")
     return taken
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from posttrain.errors import RecipeError, nearest
+from posttrain.errors import RecipeError
 from posttrain.tokens import load_template
 
 PAD, EOS = "<pad>", "</s>"
@@ -37,31 +40,51 @@ def new_tokenizer(texts: Iterable[str], vocab_size: int, chat_template: str | No
     return fast
 
 
-def new_model(spec: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int) -> None:
-    """Write a freshly initialised causal LM and its tokenizer to a folder.
+def new_config(spec: Mapping[str, Any], **fields: Any) -> Any:
+    """The configuration of a model that is yet to be made.
 
     Args:
-        spec: `model_type` and fields of its transformers configuration.
+        spec: `model_type` and fields of its transformers configuration; `fields` come on top.
 
     Raises:
         RecipeError: an unknown `model_type`, or fields that its configuration refuses.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN  # noqa: PLC0415
 
-    fields = {"bos_token_id": None, **spec}
+    fields = {"bos_token_id": None, **spec, **fields}
     kind = fields.pop("model_type", None)
     if kind not in KNOWN:
-        raise RecipeError(f"model.model_type: unknown architecture {kind!r}{nearest(str(kind), list(KNOWN)[:40])}")
-    fields |= {
-        "vocab_size": -(-len(tokenizer) // 8) * 8,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+        near = difflib.get_close_matches(str(kind), KNOWN, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "; it is a transformers name, as llama or mistral"
+        raise RecipeError(f"model_type: unknown architecture {kind!r}{hint}")
+    known = {*inspect.signature(CONFIG_MAPPING[kind].__init__).parameters, *CONFIG_MAPPING[kind]().to_dict()}
+    for name in spec:
+        if name != "model_type" and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise RecipeError(f"{name!r} is not a field of the {kind} configuration{hint}")
     try:
-        config = AutoConfig.for_model(kind, **fields)
-        torch.manual_seed(seed)
+        return AutoConfig.for_model(kind, **fields)
+    except (TypeError, ValueError, AttributeError, StrictDataclassError) as error:
+        raise RecipeError(f"the {kind} configuration refuses these fields: {error}") from error
+
+
+def new_model(spec: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int) -> None:
+    """Write a freshly initialised causal LM and its tokenizer to a folder.
+
+    Raises:
+        RecipeError: the specification is refused; see `new_config`.
+    """
+    config = new_config(
+        spec,
+        vocab_size=-(-len(tokenizer) // 8) * 8,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    try:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise RecipeError(f"model: the {kind} configuration refuses these fields: {error}") from error
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise RecipeError(f"the {config.model_type} model refuses these fields: {error}") from error
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

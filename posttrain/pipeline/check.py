@@ -12,15 +12,22 @@ from posttrain.evals.tasks import SUITES, get_suite, get_task
 from posttrain.filters import get_filters
 from posttrain.losses import policy_loss, preference_loss
 from posttrain.models import check_checkpoint, load_config, load_tokenizer
-from posttrain.recipe import Eval, Recipe, Stage, Task, stage_name
+from posttrain.recipe import Eval, Pretrain, Recipe, Stage, Task, stage_name
+from posttrain.scratch import new_config
 from posttrain.sources import GENERATED, PREFIX
-from posttrain.sources.files import is_local
+from posttrain.sources.files import exists, is_local
 from posttrain.tokens import check_tokenizer, load_template
 from posttrain.verifiers import get_verifier
 
+Attempt = Callable[[str, Callable[[], Any]], None]
 
-def check(recipe: Recipe) -> None:
+
+def check(recipe: Recipe, origin: str | Path = "", *, smoke: bool = False) -> None:
     """Resolve every name in a recipe and look at every local file; all faults at once.
+
+    Args:
+        origin: the recipe's file, for the message.
+        smoke: files and models that are not there will be stood in for.
 
     Raises:
         RecipeError: with one fault per thing that is wrong.
@@ -32,25 +39,27 @@ def check(recipe: Recipe) -> None:
             what()
         except PosttrainError as error:
             inner = error.faults if isinstance(error, RecipeError) else [Fault("", str(error))]
-            faults.extend(Fault(path, fault.message) for fault in inner)
+            faults.extend(Fault(fault.path or path, fault.message) for fault in inner)
 
     if recipe.chat_template:
         attempt("chat_template", lambda: load_template(recipe.chat_template or ""))
     for i, stage in enumerate(recipe.stages):
-        check_stage(stage, f"stages[{i}].{stage.kind}", attempt)
+        check_stage(stage, f"stages[{i}].{stage.kind}", attempt, smoke)
     for task in eval_tasks(recipe.eval):
         attempt("eval.tasks", lambda task=task: get_task(task.name))
-        if task.path:
-            attempt("eval.tasks", lambda task=task: exists(task.path or ""))
+        if task.path and not smoke:
+            attempt("eval.tasks", lambda task=task: must_exist(task.path or ""))
     if recipe.eval and recipe.eval.suite:
         attempt("eval.suite", lambda: get_suite(recipe.eval.suite or ""))  # type: ignore[union-attr]
-    if recipe.model_name_or_path and not faults:
-        attempt("model_name_or_path", lambda: check_model(recipe))
+    if recipe.model_name_or_path and not smoke:
+        check_model(recipe, attempt)
+    elif isinstance(recipe.stages[0], Pretrain):
+        check_pretrain(recipe, recipe.stages[0], attempt)
     if faults:
-        raise RecipeError(faults, recipe.name)
+        raise RecipeError(faults, str(origin or recipe.name))
 
 
-def check_stage(stage: Stage, path: str, attempt: Callable[[str, Callable[[], Any]], None]) -> None:
+def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
     """Names of methods, filters, verifiers and files of one stage."""
     attempt(f"{path}.filters", lambda: get_filters(stage.filters))
     if stage.kind == "dpo":
@@ -66,8 +75,8 @@ def check_stage(stage: Stage, path: str, attempt: Callable[[str, Callable[[], An
             attempt(f"{at}.verifier", lambda source=source: get_verifier(source.verifier or ""))
         if source.path.startswith(PREFIX):
             attempt(f"{at}.path", lambda source=source: known_generator(source.path, source.num_samples))
-        else:
-            attempt(f"{at}.path", lambda source=source: exists(source.path))
+        elif not smoke:
+            attempt(f"{at}.path", lambda source=source: must_exist(source.path))
 
 
 def dpo_loss(stage: Any) -> dict[str, Any]:
@@ -84,26 +93,51 @@ def known_generator(path: str, num_samples: int | None) -> None:
         raise RecipeError(f"{path} never ends: say how many rows with `num_samples`")
 
 
-def exists(path: str) -> None:
+def must_exist(path: str) -> None:
     """Refuse a local path that is not there."""
-    if is_local(path) and not Path(path).expanduser().exists():
-        raise RecipeError(f"{path} does not exist (looked for {Path(path).resolve()})")
+    if is_local(path) and not exists(path):
+        where = Path(path).expanduser().resolve()
+        raise RecipeError(f"{path} does not exist (looked for {where}); mend the path")
 
 
-def check_model(recipe: Recipe) -> None:
+def check_model(recipe: Recipe, attempt: Attempt) -> None:
     """The base checkpoint, its tokenizer, and stages that ask for more context than it has."""
     path = recipe.model_name_or_path or ""
-    check_checkpoint(path)
-    config = load_config(path, recipe.model_revision, recipe.trust_remote_code)
-    tokenizer = load_tokenizer(
-        recipe.tokenizer_name_or_path or path,
-        chat_template=recipe.chat_template,
-        revision=recipe.model_revision,
-        trust_remote_code=recipe.trust_remote_code,
-    )
-    check_tokenizer(tokenizer)
-    for i, stage in enumerate(recipe.stages):
-        check_context(stage, config, f"stages[{i}].{stage.kind}")
+    options: dict[str, Any] = {
+        "revision": recipe.model_revision,
+        "trust_remote_code": recipe.trust_remote_code,
+    }
+
+    def model() -> None:
+        check_checkpoint(path)
+        config = load_config(path, **options)
+        for i, stage in enumerate(recipe.stages):
+            at = f"stages[{i}].{stage.kind}"
+            attempt(at, lambda stage=stage, at=at: check_context(stage, config, at))
+
+    def tokenizer() -> None:
+        found = load_tokenizer(recipe.tokenizer_name_or_path or path, **options)
+        if recipe.chat_template:  # whether it can be read is another fault
+            found.chat_template = recipe.chat_template
+        check_tokenizer(found)
+
+    attempt("model_name_or_path", model)
+    if recipe.tokenizer_name_or_path:
+        attempt("tokenizer_name_or_path", tokenizer)
+    elif not Path(path).exists() or (Path(path) / "config.json").is_file():
+        attempt("model_name_or_path", tokenizer)
+
+
+def check_pretrain(recipe: Recipe, first: Pretrain, attempt: Attempt) -> None:
+    """The model that a `pretrain` stage describes, and the stages that train it."""
+
+    def model() -> None:
+        config = new_config(first.model)
+        for i, stage in enumerate(recipe.stages):
+            at = f"stages[{i}].{stage.kind}"
+            attempt(at, lambda stage=stage, at=at: check_context(stage, config, at))
+
+    attempt("stages[0].pretrain.model", model)
 
 
 def stage_length(stage: Any) -> int:
@@ -124,7 +158,12 @@ def check_context(stage: Stage, config: Any, path: str = "") -> None:
     if context and length > context:
         what = "max_prompt_length + max_completion_length" if stage.kind == "rlvr" else "max_length"
         raise RecipeError(
-            [Fault(path or stage_name(stage), f"{what} is {length}, but the model's context is {context} tokens; lower it")]
+            [
+                Fault(
+                    path or stage_name(stage),
+                    f"{what} is {length}, but the model's context is {context} tokens; lower it",
+                )
+            ]
         )
 
 

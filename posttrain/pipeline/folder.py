@@ -45,11 +45,24 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(
-            f"{path} is damaged ({error}); the run folder was left half written. "
-            "Move it away, or start another one with --run_dir"
-        ) from error
+    except (ValueError, OSError) as error:
+        raise damaged(path, str(error)) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """`read_json` of a file that must hold an object."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise damaged(path, f"it holds a {type(value).__name__}, not an object")
+    return value
+
+
+def damaged(path: Path, why: str) -> RunError:
+    """A file of the run folder that does not say what it should."""
+    return RunError(
+        f"{path} is damaged ({why}): the run folder was left half written, or the file was changed. "
+        f"Move {path.parent} away, or start another run with --run_dir"
+    )
 
 
 @dataclass(frozen=True)
@@ -62,10 +75,13 @@ class RunFolder:
         """Refuse a folder that is not a run of ours.
 
         Raises:
-            RunError: it is a file, or it holds something else.
+            RunError: it is a file, it cannot be written, or it holds something else.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"{self.path} is a file; choose another folder with --run_dir")
+        there = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
+        if not there.is_dir():
+            raise RunError(f"{there} is a file; choose another folder with --run_dir")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise RunError(f"{there} cannot be written; choose another folder with --run_dir")
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / RECIPE).is_file():
             raise RunError(
                 f"{self.path} is not empty and has no {RECIPE}: it is half written or not a run folder. "
@@ -89,9 +105,12 @@ class RunFolder:
                 f"{stage} has no {MANIFEST}: it is half written or was not written by posttrain. "
                 "Move it away, or start another run with --run_dir"
             )
-        manifest: dict[str, Any] = read_json(stage / MANIFEST)
+        manifest = read_object(stage / MANIFEST)
         if manifest.get("status") == "done" and not any((stage / "model").glob("*.safetensors")):
-            raise RunError(f"{stage} is marked done, but {stage / 'model'} holds no weights; move {stage} away to train it again")
+            raise RunError(
+                f"{stage} is marked done, but {stage / 'model'} holds no weights; "
+                f"move {stage} away to train it again"
+            )
         return manifest
 
     def set_aside(self, stage: Path) -> None:

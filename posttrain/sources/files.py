@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,14 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def exists(path: str) -> bool:
+    """Whether there is a file or folder of this path; `~` is the home folder."""
+    return Path(path).expanduser().exists()
+
+
 def is_local(path: str) -> bool:
     """Whether a path means something on this disk rather than a hub id."""
-    return Path(path).exists() or path.startswith((".", "/", "~")) or path.endswith((*READ_HERE, *LOADERS))
+    return exists(path) or path.startswith((".", "/", "~")) or path.endswith((*READ_HERE, *LOADERS))
 
 
 def read(source: Source) -> tuple[Any, str | None, str | None]:
@@ -41,7 +47,10 @@ def read(source: Source) -> tuple[Any, str | None, str | None]:
     if not path.exists():
         raise DataError(f"{source.path} does not exist (looked for {path.resolve()})")
     if path.is_file() and path.name.endswith(READ_HERE):
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
         return list(parse(path, data)), None, digest(data)
     return from_disk(source, path)
 
@@ -50,31 +59,45 @@ def parse(path: Path, data: bytes) -> Iterator[Row]:
     """Rows of a .jsonl, .json or .txt file, gzipped or not."""
     try:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged or no gzip file ({error}); copy it again") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}); convert it") from error
     name = path.name.removesuffix(".gz")
     if name.endswith(".json"):
-        try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path} is not JSON: {error}") from error
-        if not isinstance(rows, list):
-            raise DataError(f"{path} must hold a list of rows, it holds a {type(rows).__name__}")
-        yield from rows
+        yield from parse_list(path, text)
         return
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        if name.endswith(".txt"):
-            yield {"text": line}
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number} is not JSON: {error}") from error
+        yield {"text": line} if name.endswith(".txt") else parse_object(f"{path}:{number}", line)
+
+
+def parse_list(path: Path, text: str) -> list[Row]:
+    """The rows of a .json file: a list of objects."""
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = "; one object per line is .jsonl: rename the file" if error.msg == "Extra data" else ""
+        raise DataError(f"{path} is not JSON: {error}{hint}") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path} must hold a list of rows, it holds a {type(rows).__name__}")
+    for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise DataError(f"{path}:{number} must be an object, it is a {type(row).__name__}")
-        yield row
+            kind = type(row).__name__
+            raise DataError(f"{path}: row {number} must be an object, it is a {kind}")
+    return rows
+
+
+def parse_object(place: str, line: str) -> Row:
+    """One line of a .jsonl file."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place} is not JSON: {error}; mend or remove the line") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{place} must be an object, it is a {type(row).__name__}")
+    return row
 
 
 def from_disk(source: Source, path: Path) -> tuple[Any, None, str | None]:
@@ -88,13 +111,22 @@ def from_disk(source: Source, path: Path) -> tuple[Any, None, str | None]:
                 raise DataError(f"{path}: unknown ending; known are {', '.join((*READ_HERE, *LOADERS))}")
             return datasets.load_dataset(kind, data_files=str(path), split="train"), None, digest(path.read_bytes())
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-            rows = datasets.load_from_disk(str(path))
-            return rows[source.split] if isinstance(rows, datasets.DatasetDict) else rows, None, None
+            return split_of(datasets.load_from_disk(str(path)), source), None, None
         return datasets.load_dataset(str(path), source.name, split=source.split, data_files=files_of(source)), None, None
     except DataError:
         raise
     except Exception as error:  # whatever a format's reader raises on a damaged file
         raise DataError(f"{source.path} cannot be read: {first_line(error)}") from error
+
+
+def split_of(rows: Any, source: Source) -> Any:
+    """The split that a source names, of what `save_to_disk` wrote."""
+    if not hasattr(rows, "keys"):
+        return rows
+    if source.split not in rows:
+        known = ", ".join(rows)
+        raise DataError(f"{source.path} has no split {source.split!r}; set `split:` to one of {known}")
+    return rows[source.split]
 
 
 def from_hub(source: Source) -> tuple[Any, str | None, None]:

@@ -34,27 +34,30 @@ def held_out(prompt: str) -> bool:
 def word_problem(rng: random.Random) -> dict[str, Any]:
     """A two-step problem: its prompt, the steps of the worked answer and the result."""
     name, item = rng.choice(NAMES), rng.choice(ITEMS)
-    a, b = rng.randint(11, 60), rng.randint(11, 39)
+    a, b, c = rng.randint(21, 79), rng.randint(2, 19), rng.randint(2, 19)
     total = a + b
-    c = rng.randint(11, total - 11)
     left = total - c
     shape = rng.randrange(3)
     if shape == 0:
         prompt = f"{name} has {a} {item}. {name} buys {b} more and gives away {c}. How many {item} are left?"
-        steps = (a, "+", b, total), (total, "-", c, left)
+        sums = (a, "+", b, total), (total, "-", c, left)
     elif shape == 1:
         prompt = f"A box holds {total} {item}. {name} takes {c} out and puts {b} in. How many {item} are in the box?"
-        steps = (total, "-", c, left), (left, "+", b, left + b)
+        sums = (total, "-", c, left), (left, "+", b, left + b)
     else:
         prompt = f"{name} sold {a} {item} on Monday and {b} on Tuesday. How many {item} did {name} sell?"
-        steps = ((a, "+", b, total),)
-    return {"prompt": prompt, "steps": steps, "result": steps[-1][3]}
+        sums = ((a, "+", b, total),)
+    return {"prompt": prompt, "steps": sums, "result": sums[-1][3]}
+
+
+def steps(problem: dict[str, Any]) -> str:
+    """The sums that lead to the result."""
+    return " ".join(f"{x}{op}{y}={z}." for x, op, y, z in problem["steps"])
 
 
 def worked(problem: dict[str, Any]) -> str:
     """The answer with its steps."""
-    steps = " ".join(f"{x}{op}{y}={z}." for x, op, y, z in problem["steps"])
-    return f"{steps} The answer is {problem['result']}."
+    return f"{steps(problem)} The answer is {problem['result']}."
 
 
 def bare(problem: dict[str, Any]) -> str:
@@ -102,22 +105,24 @@ def fresh(make: Callable[[random.Random], dict[str, Any]], rng: random.Random, h
 
 
 def text(seed: int) -> Iterator[Row]:
-    """Plain text: sums, short stories and lists, no chat format."""
+    """Plain text: sums, stories that end in sums, and lists; no questions, no chat format."""
     rng = random.Random(seed)
     while True:
-        if rng.random() < 0.7:
+        kind = rng.random()
+        if kind < 0.3:
             facts = []
-            for _ in range(3):
-                x, y = rng.randint(11, 60), rng.randint(11, 39)
+            for _ in range(4):
+                x, y = rng.randint(21, 79), rng.randint(2, 19)
                 facts.append(f"{x}+{y}={x + y}." if rng.random() < 0.5 else f"{x + y}-{y}={x}.")
             yield {"text": " ".join(facts)}
-        elif rng.random() < 0.7:
+        elif kind < 0.85:
             problem = fresh(word_problem, rng, False)
             story = problem["prompt"].rsplit(". ", 1)[0]
-            yield {"text": f"{story}. {' '.join(f'{x}{o}{y}={z}.' for x, o, y, z in problem['steps'])}"}
+            yield {"text": f"{story}. {steps(problem)}"}
+        elif kind < 0.93:
+            yield {"text": " ".join([rng.choice(ANIMALS)] * rng.randint(2, 6))}
         else:
-            animals = rng.sample(ANIMALS, rng.randint(2, 6))
-            yield {"text": "\n".join(f"* {a}" for a in animals) if rng.random() < 0.5 else " ".join(animals)}
+            yield {"text": "\n".join(f"* {a}" for a in rng.sample(ANIMALS, rng.randint(2, 6)))}
 
 
 def conversations(seed: int) -> Iterator[Row]:

@@ -15,9 +15,9 @@ from posttrain.verifiers.latex.symbolic import equal
 
 # Read as products of letters, `evil` would equal `live`.
 _WORD = re.compile(r"(?<![\\a-zA-Z])(?!sqrt|frac)[a-zA-Z]{4,}")
-# Numbers that only a hostile answer contains: towers of powers, huge exponents, huge factorials.
+# Only a hostile answer has these: towers of powers, huge exponents or factorials, deep brackets.
 _EXPLOSIVE = re.compile(
-    r"(?:\^|\*\*)[{(]*[0-9]+[})]*(?:\^|\*\*)|(?:\^|\*\*)[{(]*[0-9]{4}|[0-9]{4}[})]*!|[0-9]{40}"
+    r"(?:\^|\*\*)[{(]*[0-9]+[})]*(?:\^|\*\*)|(?:\^|\*\*)[{(]*[0-9]{4}|[0-9]{4}[})]*!|[0-9]{40}|[({\[]{9}"
 )
 _BASE = re.compile(r"_\{?([0-9]+)")
 _BRACKET = re.compile(r"\A(\(|\[|\\\{)(?=.*,)")
@@ -87,7 +87,8 @@ class Math:
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)
         if isinstance(value, str):
-            value = last_boxed(value) or value
+            boxed = last_boxed(value)
+            value = value if boxed is None else boxed
             expected = normalise(value) if len(value) <= self.max_length else ""
             if expected:
                 return expected

@@ -39,7 +39,9 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}"),
         (r"([_^])\{(\w)\}", r"\1\2"),
         (r"(?<=[0-9])\{,\}(?=[0-9])", ","),
+        (r"(\\[a-zA-Z]+) (?=[a-zA-Z])", r"\1~"),  # `\pi r` must not become `\pir`
         (r"\s+", ""),
+        (r"~", " "),
         (r"\.\Z", ""),
         (r"(?<![0-9])\.(?=[0-9])", "0."),
         (r"\A\(([A-Za-z])\)\Z", r"\1"),
@@ -55,7 +57,7 @@ _RATIONAL = re.compile(
 
 def normalise(text: str) -> str:
     """The answer without spacing, sizes, units, dollar signs and the like."""
-    text = _NOISE.sub(lambda match: match[1] or "", text.strip())
+    text = _NOISE.sub(lambda match: match[1] or "", " ".join(text.split()))
     for pattern, replacement in _STEPS:
         text = pattern.sub(replacement, text)
     if _GROUPED.fullmatch(text):
