@@ -43,7 +43,9 @@ def packed_attention(
         `[1, T, H, D]` and no weights, as transformers' attention interface expects.
     """
     if packed_rows is None or packed_back is None:
-        raise ModelError("packed attention was called without `packed_rows`; use the posttrain collators")
+        raise ModelError(
+            "packed attention was called without `packed_rows`; use the posttrain collators"
+        )
     batch, length = packed_rows.shape
     flat = packed_rows.reshape(-1)
 
@@ -54,7 +56,9 @@ def packed_attention(
 
     window = kwargs.pop("sliding_window", None)
     mask = None
-    if window is not None and length > window:  # Mistral: each token sees the `window` last ones, itself included
+    if (
+        window is not None and length > window
+    ):  # Mistral: each token sees the `window` last ones, itself included
         ahead = torch.arange(length, device=query.device)
         distance = ahead[:, None] - ahead[None, :]
         mask = ((distance >= 0) & (distance < window))[None, None]
@@ -95,8 +99,8 @@ def set_attention(model: PreTrainedModel, name: str = NAME) -> None:
     """
     if name == NAME and not getattr(model, "_supports_sdpa", False):
         raise ModelError(
-            f"{type(model).__name__} does not support scaled-dot-product attention through transformers' "
-            "attention interface, which packed training needs"
+            f"{type(model).__name__} does not support scaled-dot-product attention through "
+            "transformers' attention interface, which packed training needs"
         )
     softcap = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
     if name == NAME and softcap is not None:

@@ -86,7 +86,7 @@ def check(ctx: typer.Context, recipe: RecipePath) -> None:
     from posttrain.pipeline import check as check_recipe
     from posttrain.recipe import load_recipe
 
-    check_recipe(load_recipe(recipe, overrides))
+    check_recipe(load_recipe(recipe, overrides), recipe)
     typer.echo(f"{recipe}: no fault found")
 
 

@@ -70,33 +70,51 @@ def build_mixture(
         opened = opener(source, seed)
         read, dropped = read_rows(source, opened.rows, kind, keep, bad_rows, remap_verifier or {})
         if not read:
-            why = "; ".join(f"{n}: {reason}" for reason, n in dropped.most_common(3)) or "it has no rows"
-            raise DataError(f"source {source.path!r} has no usable row ({why})")
+            why = (
+                "; ".join(f"{n} rows: {reason}" for reason, n in dropped.most_common(3))
+                or "it has no rows"
+            )
+            raise DataError(
+                f"source {source.path!r} has no usable row ({why}); mend it or remove the source"
+            )
         budget = token_budget * source.weight / total if token_budget and source.weight else None
         taken = draw(read, source, rng, budget, count_tokens)
         rows += taken
-        entries.append(
-            {
-                "source": source_name(source),
-                "path": source.path,
-                "name": source.name,
-                "split": source.split,
-                "revision": opened.revision,
-                "sha256": opened.sha256,
-                "rows_read": len(read) + sum(dropped.values()),
-                "rows_taken": len(taken),
-                "dropped": dict(dropped),
-            }
-        )
+        entries.append(account(source, opened, read, dropped, taken))
     random.Random(f"{seed}/shuffle").shuffle(rows)
     order = hashlib.sha256()
     for row in rows:
         order.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
-    return Mixture(rows, {"seed": seed, "rows": len(rows), "sources": entries, "order_sha256": order.hexdigest()})
+    return Mixture(
+        rows,
+        {"seed": seed, "rows": len(rows), "sources": entries, "order_sha256": order.hexdigest()},
+    )
+
+
+def account(
+    source: Source, opened: Opened, read: list[Row], dropped: Counter[str], taken: list[Row]
+) -> dict[str, Any]:
+    """What the manifest says of one source."""
+    return {
+        "source": source_name(source),
+        "path": source.path,
+        "name": source.name,
+        "split": source.split,
+        "revision": opened.revision,
+        "sha256": opened.sha256,
+        "rows_read": len(read) + sum(dropped.values()),
+        "rows_taken": len(taken),
+        "dropped": dict(dropped),
+    }
 
 
 def read_rows(
-    source: Source, raw_rows: Iterable[Any], kind: str, keep: Sequence[Filter], bad_rows: str, remap: Mapping[str, str]
+    source: Source,
+    raw_rows: Iterable[Any],
+    kind: str,
+    keep: Sequence[Filter],
+    bad_rows: str,
+    remap: Mapping[str, str],
 ) -> tuple[list[Row], Counter[str]]:
     """Normalise and check every row of one source; count what is dropped by reason."""
     rows: list[Row] = []
@@ -107,7 +125,9 @@ def read_rows(
         try:
             renamed = rename(raw, source.columns)
             if kind == "problem":
-                renamed["verifier"] = source.verifier or renamed.get("verifier") or renamed.get("dataset")
+                renamed["verifier"] = (
+                    source.verifier or renamed.get("verifier") or renamed.get("dataset")
+                )
             row = to_row(kind, renamed)
             if kind == "problem":
                 row["verifier"] = remap.get(row["verifier"], row["verifier"])
@@ -128,8 +148,8 @@ def read_rows(
         listing = "\n".join(f"  {line}" for line in bad)
         raise DataError(
             f"source {source.path!r} has rows that cannot be used:\n{listing}\n"
-            "  (the first row is row 1) mend them, or set `bad_rows: drop` in the stage to leave them"
-            " out and have them counted"
+            "  (rows are counted from 1) mend them, or set `bad_rows: drop` in the stage to leave"
+            " them out and have them counted"
         )
     return rows, dropped
 
@@ -162,7 +182,9 @@ def draw(
     if budget is None:
         return list(rows)
     if count_tokens is None:
-        raise DataError(f"source {source.path!r}: a `weight` needs a tokenizer to count tokens with")
+        raise DataError(
+            f"source {source.path!r}: a `weight` needs a tokenizer to count tokens with"
+        )
     taken, used = [], 0.0
     while used < budget:
         before = used
@@ -172,7 +194,10 @@ def draw(
             if used >= budget:
                 break
         if used == before:
-            raise DataError(f"source {source.path!r}: no row has a token within max_length, so its `weight` cannot be met")
+            raise DataError(
+                f"source {source.path!r}: no row has a token within max_length, so its `weight`"
+                " cannot be met; raise max_length or remove the source"
+            )
     return taken
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,25 +47,32 @@ def check_checkpoint(path: str) -> None:
     folder = Path(path)
     if not folder.exists():
         if path.startswith((".", "/", "~")) or path.count("/") != 1:
-            raise ModelError(f"model folder {path!r} does not exist")
+            where = folder.expanduser().resolve()
+            raise ModelError(f"model folder {path!r} does not exist (looked for {where})")
         return
     if not (folder / "config.json").is_file():
         raise ModelError(f"{path!r} has no config.json, so it is not a model folder")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise ModelError(f"{index} is corrupt; download or copy it again") from None
     else:
         files = sorted(p.name for p in folder.glob("*.safetensors") if not p.name.startswith("adapter"))
     if not files:
         raise ModelError(
-            f"{path!r} holds no weights (*.safetensors); pickled .bin checkpoints are not read, convert them first"
+            f"{path!r} holds no weights (*.safetensors): copy them there; "
+            "pickled .bin checkpoints are not read, convert them first"
         )
     for name in files:
         try:
             with safe_open(folder / name, framework="pt") as tensors:
                 tensors.keys()
         except FileNotFoundError:
-            raise ModelError(f"{path!r}: the index names {name}, which is missing") from None
+            raise ModelError(
+                f"{path!r}: {index.name} names {name}, which is missing; copy it there"
+            ) from None
         except SafetensorError as error:
             raise ModelError(f"{folder / name} is corrupt ({error}); download or copy it again") from error
 
@@ -76,8 +83,12 @@ def load_tokenizer(
     """A tokenizer with its chat template set: a shipped name, a .jinja file, or its own."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"no tokenizer could be loaded from {path!r}: {first_line(error)}") from error
+    except Exception as error:  # a damaged tokenizer.json raises whatever its parser met
+        folder = Path(path)
+        why, advice = first_line(error), "; copy its tokenizer files again" if folder.is_dir() else ""
+        if folder.is_dir() and not any(folder.glob("tokenizer*")):
+            why, advice = "it has no tokenizer.json", "; copy it there, or set tokenizer_name_or_path"
+        raise ModelError(f"no tokenizer could be loaded from {path!r}: {why}{advice}") from error
     if chat_template is not None:
         tokenizer.chat_template = load_template(chat_template)
     return tokenizer
@@ -87,7 +98,7 @@ def load_config(path: str, revision: str | None = None, trust_remote_code: bool 
     """The model's configuration, or a clear refusal."""
     try:
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"no model configuration could be loaded from {path!r}: {first_line(error)}") from error
 
 
@@ -119,9 +130,16 @@ def load_model(
         config.num_labels, config.classifier_dropout, config.token_classification_bias = 1, 0.0, False
         auto, options = AutoModelForTokenClassification, options | {"config": config}
     try:
-        model: PreTrainedModel = auto.from_pretrained(path, attn_implementation="sdpa", **options)
+        model, found = auto.from_pretrained(
+            path, attn_implementation="sdpa", output_loading_info=True, **options
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the model {path!r} could not be loaded: {first_line(error)}") from error
+    if missing := sorted(name for name in found["missing_keys"] if name.split(".")[0] != "score"):
+        raise ModelError(
+            f"the weights of {path!r} lack {len(missing)} tensors that its config.json promises "
+            f"({', '.join(missing[:3])}, ...): they would be random; copy the whole checkpoint"
+        )
     if head == "scalar":
         make_scalar(model, fresh="ForSequenceClassification" not in "".join(model.config.architectures or []))
     set_attention(model)
@@ -151,6 +169,26 @@ def gathered(parameters: Iterable[torch.nn.Parameter], modifier_rank: int | None
     import deepspeed  # noqa: PLC0415
 
     return deepspeed.zero.GatheredParameters(parts, modifier_rank=modifier_rank)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def whole(wrapped: Any, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """The model to run freely, at another pace than the other processes do (generation).
+
+    Under ZeRO-3 its parameters are gathered, and the hooks that would partition them again after
+    each layer are taken off: processes that stop at different steps would wait for ever otherwise.
+    """
+    if not any(hasattr(p, "ds_id") for p in model.parameters()):
+        yield model
+        return
+    from trl.models.utils import add_hooks, remove_hooks  # noqa: PLC0415
+
+    with gathered(wrapped.parameters()):
+        remove_hooks(wrapped)
+        try:
+            yield model
+        finally:
+            add_hooks(wrapped)
 
 
 def four_bit(adapter: Adapter, dtype: torch.dtype) -> dict[str, Any]:
@@ -194,7 +232,8 @@ def resize_to(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Non
     """
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    weight = model.get_input_embeddings().weight
+    if len(tokenizer) > getattr(weight, "ds_shape", weight.shape)[0]:  # ZeRO-3 leaves an empty shape
         model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=8)
     model.config.pad_token_id = tokenizer.pad_token_id
 

@@ -30,7 +30,7 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Group:
-    """A prompt and the answers that share it. Without a prompt the first answer token is not predicted.
+    """A prompt and the answers that share it; without one the first answer token is not predicted.
 
     Attributes:
         prompt_ids: tokens forwarded once, never trained.
@@ -111,10 +111,19 @@ class GlobalBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, num_rows: int, batch_size: int, micro_batch: int, rank: int, world: int, seed: int, shuffle: bool = True
+        self,
+        num_rows: int,
+        batch_size: int,
+        micro_batch: int,
+        rank: int,
+        world: int,
+        seed: int,
+        shuffle: bool = True,
     ) -> None:
         if batch_size % (micro_batch * world):
-            raise DataError(f"batch_size {batch_size} is not divisible by {micro_batch} x {world} processes")
+            raise DataError(
+                f"batch_size {batch_size} is not divisible by {micro_batch} x {world} processes"
+            )
         self.num_rows, self.batch_size, self.micro_batch = num_rows, batch_size, micro_batch
         self.rank, self.world, self.seed, self.shuffle = rank, world, seed, shuffle
         self.epoch = 0

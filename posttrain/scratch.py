@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,21 @@ from posttrain.errors import RecipeError
 from posttrain.tokens import load_template
 
 PAD, EOS = "<pad>", "</s>"
+LEGACY = ("rope_theta", "rope_scaling")  # read by every configuration, held under another name
 
 
-def new_tokenizer(texts: Iterable[str], vocab_size: int, chat_template: str | None) -> PreTrainedTokenizerFast:
-    """Byte-level BPE trained on texts; every digit is a token of its own, so that sums can be learnt."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: PLC0415
+def new_tokenizer(
+    texts: Iterable[str], vocab_size: int, chat_template: str | None
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE trained on texts; every digit is a token, so that sums can be learnt."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -49,15 +54,19 @@ def new_config(spec: Mapping[str, Any], **fields: Any) -> Any:
     Raises:
         RecipeError: an unknown `model_type`, or fields that its configuration refuses.
     """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN  # noqa: PLC0415
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
 
     fields = {"bos_token_id": None, **spec, **fields}
     kind = fields.pop("model_type", None)
     if kind not in KNOWN:
         near = difflib.get_close_matches(str(kind), KNOWN, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; it is a transformers name, as llama or mistral"
+        hint = (
+            f"; did you mean {near[0]!r}?"
+            if near
+            else "; it is a transformers name, as llama or mistral"
+        )
         raise RecipeError(f"model_type: unknown architecture {kind!r}{hint}")
-    known = {*inspect.signature(CONFIG_MAPPING[kind].__init__).parameters, *CONFIG_MAPPING[kind]().to_dict()}
+    known = {*LEGACY, *CONFIG_MAPPING[kind]().to_dict()}
     for name in spec:
         if name != "model_type" and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -66,10 +75,13 @@ def new_config(spec: Mapping[str, Any], **fields: Any) -> Any:
     try:
         return AutoConfig.for_model(kind, **fields)
     except (TypeError, ValueError, AttributeError, StrictDataclassError) as error:
-        raise RecipeError(f"the {kind} configuration refuses these fields: {error}") from error
+        why = " ".join(str(error).split())
+        raise RecipeError(f"the {kind} configuration refuses these fields: {why}") from error
 
 
-def new_model(spec: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int) -> None:
+def new_model(
+    spec: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int
+) -> None:
     """Write a freshly initialised causal LM and its tokenizer to a folder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""rewards of a group -> advantages. One file per paper; the names of the recipe stand in the table."""
+"""rewards of a group -> advantages. One file per paper; the recipe's names stand in the table."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     A = (r - mean of the group) / (std of the group + eps)
 
-A group whose rewards are all equal gives zeros: it teaches nothing.
+A group whose rewards are all equal gives exact zeros: it teaches nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class GroupAdvantage:
     def __call__(self, rewards: torch.Tensor) -> torch.Tensor:
         """`rewards` `[P, G]` (prompts, completions of each) -> advantages `[P, G]`."""
         centred = rewards - rewards.mean(dim=1, keepdim=True)
+        # the mean of equal fractions may be off by a rounding, which the division would blow up
+        centred = centred.masked_fill((rewards == rewards[:, :1]).all(dim=1, keepdim=True), 0.0)
         if self.scale == "none" or rewards.shape[1] < 2:
             return centred
         return centred / (rewards.std(dim=1, keepdim=True) + self.epsilon)

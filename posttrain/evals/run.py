@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from posttrain.errors import DataError
+from posttrain.errors import DataError, VerifierError
 from posttrain.evals.tasks import get_task
 from posttrain.evals.tasks.base import EvalTask
 from posttrain.formats import Row, to_row
@@ -22,6 +22,7 @@ from posttrain.recipe import Source, Task
 from posttrain.sources import open_source
 from posttrain.sources.files import rename
 from posttrain.tokens import Tokenizer, tokenize
+from posttrain.verifiers import get_verifier
 
 Progress = Callable[[str], None]
 CONFIG_FOR_REWARD = "ForSequenceClassification"
@@ -68,16 +69,23 @@ def task_rows(task: EvalTask, spec: Task, opener: Callable[[Source, int], Any] =
         source = replace(source, split=spec.split)
     raw = task.rows() if source is None else [rename(r, source.columns) for r in opener(source, 0).rows]
     rows = []
-    for i, row in enumerate(raw):
+    for number, row in enumerate(raw, 1):
         try:
-            rows.append(to_row(task.kind, task.problem(row)))
-        except DataError as error:
-            raise DataError(f"task {task.name}: row {i}: {error}") from error
+            rows.append(checked(to_row(task.kind, task.problem(row))))
+        except (DataError, VerifierError) as error:
+            raise DataError(f"task {task.name}: {f'{spec.path}: ' if spec.path else ''}row {number}: {error}") from error
     if not rows:
         raise DataError(f"task {task.name}: no rows")
     if spec.num_samples and spec.num_samples < len(rows):
         rows = random.Random(f"{task.name}/{spec.num_samples}").sample(rows, spec.num_samples)
     return rows
+
+
+def checked(row: Row) -> Row:
+    """The row, whose ground truth its verifier can read: found out before a model is trained for it."""
+    if "verifier" in row:
+        get_verifier(row["verifier"]).check_ground_truth(row["ground_truth"])
+    return row
 
 
 def evaluate(

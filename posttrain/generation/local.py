@@ -32,7 +32,9 @@ class Completion:
     finished: bool
 
 
-def pick(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator | None) -> torch.Tensor:
+def pick(
+    logits: torch.Tensor, sampling: Sampling, generator: torch.Generator | None
+) -> torch.Tensor:
     """The next token of each row: `[B, V]` logits -> `[B]`."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
@@ -43,6 +45,56 @@ def pick(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator | 
         choice = torch.multinomial(ordered, 1, generator=generator)
         return order.gather(-1, choice)[:, 0]
     return torch.multinomial(probs, 1, generator=generator)[:, 0]
+
+
+@dataclass
+class State:
+    """Rows that are being completed: what the model has seen, and the logits of what comes next."""
+
+    cache: DynamicCache
+    logits: torch.Tensor
+    mask: torch.Tensor
+    position: torch.Tensor
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Let the other rows go."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.position = self.mask[rows], self.position[rows]
+
+    def feed(self, model: PreTrainedModel, chosen: torch.Tensor) -> None:
+        """One more token of every row."""
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(chosen), 1)], 1)
+        self.position = self.position + 1
+        self.logits = model(
+            input_ids=chosen[:, None],
+            attention_mask=self.mask,
+            position_ids=self.position[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+
+
+def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]], copies: int) -> State:
+    """Forward left-padded prompts once, then make `copies` rows of each."""
+    device = model.get_input_embeddings().weight.device
+    width = max(len(p) for p in prompts)
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    cache = DynamicCache(config=model.config)
+    position = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=position,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    position = position[:, -1]
+    if copies > 1:
+        cache.batch_repeat_interleave(copies)
+        logits, mask, position = (x.repeat_interleave(copies, 0) for x in (logits, mask, position))
+    return State(cache, logits, mask, position)
 
 
 @torch.no_grad()
@@ -59,28 +111,15 @@ def generate_batch(
     Returns:
         Per prompt its completions.
     """
-    device = model.get_input_embeddings().weight.device
-    width = max(len(p) for p in prompts)
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    cache = DynamicCache(config=model.config)
-    position = (mask.cumsum(-1) - 1).clamp(min=0)
-    out = model(
-        input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
-    )
-    logits, total = out.logits[:, -1], len(prompts) * num_generations
-    if num_generations > 1:
-        cache.batch_repeat_interleave(num_generations)
-        logits, mask = logits.repeat_interleave(num_generations, 0), mask.repeat_interleave(num_generations, 0)
-        position = position.repeat_interleave(num_generations, 0)
-    position = position[:, -1]
+    state = prefill(model, prompts, num_generations)
+    device, total = state.logits.device, len(prompts) * num_generations
     eos = torch.tensor(list(eos_ids), device=device)
     tokens = torch.zeros(total, sampling.max_new_tokens, dtype=torch.long, device=device)
     lengths = torch.full((total,), sampling.max_new_tokens, device=device)
     done = torch.zeros(total, dtype=torch.bool, device=device)
     alive = torch.arange(total, device=device)  # rows still in the batch
     for step in range(sampling.max_new_tokens):
-        chosen = pick(logits, sampling, generator)
+        chosen = pick(state.logits, sampling, generator)
         tokens[alive, step] = chosen
         ended = torch.isin(chosen, eos) & ~done[alive]
         lengths[alive[ended]] = step + 1
@@ -89,14 +128,9 @@ def generate_batch(
         if not len(running) or step + 1 == sampling.max_new_tokens:
             break
         if len(running) <= 0.75 * len(alive):  # copying the cache must pay for itself
-            cache.batch_select_indices(running)
-            alive, chosen, mask, position = alive[running], chosen[running], mask[running], position[running]
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
-        position = position + 1
-        logits = model(
-            input_ids=chosen[:, None], attention_mask=mask, position_ids=position[:, None],
-            past_key_values=cache, use_cache=True,
-        ).logits[:, -1]
+            state.keep(running)
+            alive, chosen = alive[running], chosen[running]
+        state.feed(model, chosen)
     flat = [
         Completion(row[:n], bool(d))
         for row, n, d in zip(tokens.tolist(), lengths.tolist(), done.tolist(), strict=True)
@@ -147,14 +181,15 @@ class LocalGenerate:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    sampling: Sampling = Sampling(temperature=0)  # noqa: RUF009
+    sampling: Sampling = Sampling(temperature=0)
     batch_size: int = 64
 
     def __call__(
         self, prompts: Sequence[Sequence[Message]], progress: Callable[[int], None] = lambda n: None
     ) -> list[str]:
         texts = [
-            self.tokenizer.apply_chat_template(list(p), tokenize=False, add_generation_prompt=True) for p in prompts
+            self.tokenizer.apply_chat_template(list(p), tokenize=False, add_generation_prompt=True)
+            for p in prompts
         ]
         ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         stop = eos_ids(self.model, self.tokenizer)

@@ -1,4 +1,7 @@
-"""Bradley-Terry reward-model loss (Ouyang et al. 2022, arXiv:2203.02155, Eq. 1): -log sigmoid(r_chosen - r_rejected)."""
+"""Bradley-Terry reward-model loss (Ouyang et al. 2022, arXiv:2203.02155, Eq. 1).
+
+loss = -log sigmoid(r_chosen - r_rejected)
+"""
 
 from __future__ import annotations
 

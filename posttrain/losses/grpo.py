@@ -17,7 +17,7 @@ from posttrain.losses.base import TokenLogps
 
 @dataclass(frozen=True)
 class GRPO:
-    """epsilon 0.2 on both sides is the setting of Tülu 3.1; `epsilon_high` opens the upper side (DAPO)."""
+    """epsilon 0.2 on both sides is Tülu 3.1's; `epsilon_high` opens the upper side (DAPO)."""
 
     epsilon: float = 0.2
     epsilon_high: float | None = None

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from posttrain.pipeline.check import check
-from posttrain.pipeline.data import build_data, show_data
-from posttrain.pipeline.run import run
+from posttrain.pipeline.quiet import quiet, quiet_bars
+
+quiet()
+
+from posttrain.pipeline.check import check  # noqa: E402
+from posttrain.pipeline.data import build_data, show_data  # noqa: E402
+from posttrain.pipeline.run import run  # noqa: E402
+
+quiet_bars()
 
 __all__ = ["build_data", "check", "run", "show_data"]

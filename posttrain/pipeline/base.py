@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,39 +14,62 @@ from transformers import PreTrainedTokenizerBase
 
 from posttrain.models import check_checkpoint, load_config, load_tokenizer
 from posttrain.pipeline.check import eval_tasks
-from posttrain.recipe import Eval, Pretrain, Recipe, Source, Stage, Task
+from posttrain.pipeline.folder import RunFolder, read_json, write_json
+from posttrain.recipe import Eval, Pretrain, Recipe, Source, Stage, Task, to_dict
 from posttrain.scratch import new_model, new_tokenizer
 from posttrain.sources import PREFIX, Opened, open_source, stand_in
-from posttrain.sources.files import is_local
+from posttrain.sources.files import digest, exists
 from posttrain.sources.tiny import conversations, text
 
+MADE_FROM = "made_from.json"
 TOKENIZER_TEXTS = 5000
 SMOKE_ROWS = 8
-SMOKE_TOKENS = 64
+SMOKE_TOKENS = 4096  # the tiny tokenizer needs several tokens for a word
 
 
-def tokenizer_texts(recipe: Recipe) -> list[str]:
+def tokenizer_texts(recipe: Recipe, opener: Any = open_source) -> list[str]:
     """Texts a new tokenizer is trained on: the pretraining text, and the words of the chats to come."""
     first = recipe.stages[0]
-    rows = [row for s in first.datasets for row in itertools.islice(open_source(s, recipe.seed).rows, TOKENIZER_TEXTS)]
+    rows = [row for s in first.datasets for row in itertools.islice(opener(s, recipe.seed).rows, TOKENIZER_TEXTS)]
     texts = [str(row["text"]) for row in rows if "text" in row]
     chats = itertools.islice(conversations(recipe.seed), TOKENIZER_TEXTS // 5)
     return texts + [m["content"] for row in chats for m in row["messages"]]
 
 
-def pretrain_tokenizer(recipe: Recipe) -> Any:
+def pretrain_tokenizer(recipe: Recipe, opener: Any = open_source) -> Any:
     """The tokenizer of a recipe whose first stage pretrains."""
     stage = recipe.stages[0]
     assert isinstance(stage, Pretrain)
     size = int(stage.tokenizer.get("vocab_size", 1024))
-    return new_tokenizer(tokenizer_texts(recipe), size, recipe.chat_template)
+    return new_tokenizer(tokenizer_texts(recipe, opener), size, recipe.chat_template)
 
 
-def make_base(recipe: Recipe, folder: Path) -> None:
+def make_base(recipe: Recipe, folder: Path, opener: Any = open_source) -> None:
     """Write the untrained model of a `pretrain` stage and its tokenizer."""
     stage = recipe.stages[0]
     assert isinstance(stage, Pretrain)
-    new_model(stage.model, pretrain_tokenizer(recipe), folder, recipe.seed)
+    new_model(stage.model, pretrain_tokenizer(recipe, opener), folder, recipe.seed)
+
+
+def ensure_base(recipe: Recipe, run: RunFolder, smoke: bool, opener: Any) -> None:
+    """Make the base model, unless it was made from the same settings before."""
+    first, folder, aside = recipe.stages[0], run.path / "base", run.path / "base.tmp"
+    made = [smoke, recipe.model_name_or_path, recipe.chat_template, recipe.seed]
+    if isinstance(first, Pretrain):
+        settings = to_dict(first)["pretrain"]
+        made += [settings[name] for name in ("model", "tokenizer", "datasets")]
+    key = {"key": digest(json.dumps(made, sort_keys=True, default=str).encode())}
+    if folder.exists():
+        if (folder / MADE_FROM).is_file() and read_json(folder / MADE_FROM) == key:
+            return
+        run.set_aside(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    if isinstance(first, Pretrain):
+        make_base(recipe, aside, opener)
+    else:
+        smoke_base(recipe, aside)
+    write_json(aside / MADE_FROM, key)
+    os.replace(aside, folder)
 
 
 # --- smoke ---------------------------------------------------------------------------------------
@@ -72,7 +98,7 @@ def smoke_base(recipe: Recipe, folder: Path) -> None:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 2 * SMOKE_TOKENS * 4,
+        "max_position_embeddings": 2 * SMOKE_TOKENS,
     }
     new_model(spec, new_tokenizer(texts, 400, template or "tulu"), folder, recipe.seed)
 
@@ -85,40 +111,54 @@ def own_template(path: str) -> str | None:
 
 def smoke_recipe(recipe: Recipe) -> Recipe:
     """The same recipe, two steps a stage on a few rows, short enough for a laptop."""
-    stages = tuple(smoke_stage(stage) for stage in recipe.stages)
+    made = isinstance(recipe.stages[0], Pretrain)
+    stages = tuple(smoke_stage(stage, made) for stage in recipe.stages)
     tasks = tuple(replace(task, num_samples=4) for task in eval_tasks(recipe.eval))
     spec = recipe.eval or Eval()
     return replace(
         recipe,
         name=f"{recipe.name}-smoke",
+        tokenizer_name_or_path=None,
         dtype="float32",
+        report_to="none",
         stages=stages,
         eval=replace(spec, tasks=tasks, suite=None, max_new_tokens=8),
     )
 
 
-def smoke_stage(stage: Stage) -> Stage:
-    """One stage of a smoke run; its methods, masks and adapters stay as they are."""
-    plain = {"fraction": None, "repeat": None, "weight": None}
+def smoke_source(source: Source) -> Source:
+    """A few rows of a source; the stand-ins for one that is not here name their own verifiers."""
+    few = replace(source, num_samples=SMOKE_ROWS, fraction=None, repeat=None, weight=None)
+    return few if on_this_machine(source) else replace(few, verifier=None)
+
+
+def smoke_stage(stage: Stage, made: bool) -> Stage:
+    """One stage of a smoke run; its methods, masks and adapters stay as they are.
+
+    Args:
+        made: the recipe makes its own model and tokenizer, which its lengths fit.
+    """
     changes: dict[str, Any] = {
-        "datasets": tuple(replace(s, num_samples=SMOKE_ROWS, **plain) for s in stage.datasets),
+        "datasets": tuple(smoke_source(source) for source in stage.datasets),
         "token_budget": None,
         "bad_rows": "drop",
         "truncation": "truncate",
-        "max_length": min(stage.max_length, 4 * SMOKE_TOKENS),
+        "max_length": min(stage.max_length, SMOKE_TOKENS) if made else SMOKE_TOKENS,
         "batch_size": 8,
         "per_device_train_batch_size": None,
         "gradient_accumulation_steps": None,
         "max_steps": 2,
         "warmup_steps": None,
+        "logging_steps": 1,
     }
     if stage.kind == "rlvr":
         generations = min(4, stage.num_generations)  # type: ignore[attr-defined]
         batches = stage.num_mini_batches  # type: ignore[attr-defined]
+        prompt = stage.max_prompt_length  # type: ignore[attr-defined]
         changes |= {
             "num_generations": generations,
             "batch_size": generations * batches * 4,
-            "max_prompt_length": 2 * SMOKE_TOKENS,
+            "max_prompt_length": min(prompt, SMOKE_TOKENS) if made else SMOKE_TOKENS,
             "max_completion_length": 8,
         }
         if any(not on_this_machine(s) for s in stage.datasets):
@@ -131,7 +171,7 @@ def smoke_stage(stage: Stage) -> Stage:
 
 def on_this_machine(source: Source) -> bool:
     """Whether a source can be read without network."""
-    return source.path.startswith(PREFIX) or is_local(source.path)
+    return source.path.startswith(PREFIX) or exists(source.path)
 
 
 def smoke_opener(kind: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,17 @@ def check(recipe: Recipe, origin: str | Path = "", *, smoke: bool = False) -> No
             what()
         except PosttrainError as error:
             inner = error.faults if isinstance(error, RecipeError) else [Fault("", str(error))]
-            faults.extend(Fault(fault.path or path, fault.message) for fault in inner)
+            for fault in inner:
+                faults.append(Fault(fault.path or path, fault.message.removeprefix(f"{path}: ")))
 
     if recipe.chat_template:
         attempt("chat_template", lambda: load_template(recipe.chat_template or ""))
     for i, stage in enumerate(recipe.stages):
         check_stage(stage, f"stages[{i}].{stage.kind}", attempt, smoke)
     for task in eval_tasks(recipe.eval):
-        attempt("eval.tasks", lambda task=task: get_task(task.name))
+        attempt("eval.tasks", partial(get_task, task.name))
         if task.path and not smoke:
-            attempt("eval.tasks", lambda task=task: must_exist(task.path or ""))
+            attempt("eval.tasks", partial(must_exist, task.path))
     if recipe.eval and recipe.eval.suite:
         attempt("eval.suite", lambda: get_suite(recipe.eval.suite or ""))  # type: ignore[union-attr]
     if recipe.model_name_or_path and not smoke:
@@ -68,15 +70,15 @@ def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
         attempt(f"{path}.loss", lambda: policy_loss(stage.loss))  # type: ignore[attr-defined]
         attempt(f"{path}.advantage", lambda: advantage(stage.advantage))  # type: ignore[attr-defined]
         for ours in stage.remap_verifier.values():  # type: ignore[attr-defined]
-            attempt(f"{path}.remap_verifier", lambda ours=ours: get_verifier(ours))
+            attempt(f"{path}.remap_verifier", partial(get_verifier, ours))
     for j, source in enumerate(stage.datasets):
         at = f"{path}.datasets[{j}]"
         if source.verifier:
-            attempt(f"{at}.verifier", lambda source=source: get_verifier(source.verifier or ""))
+            attempt(f"{at}.verifier", partial(get_verifier, source.verifier))
         if source.path.startswith(PREFIX):
-            attempt(f"{at}.path", lambda source=source: known_generator(source.path, source.num_samples))
+            attempt(f"{at}.path", partial(known_generator, source.path, source.num_samples))
         elif not smoke:
-            attempt(f"{at}.path", lambda source=source: must_exist(source.path))
+            attempt(f"{at}.path", partial(must_exist, source.path))
 
 
 def dpo_loss(stage: Any) -> dict[str, Any]:
@@ -113,7 +115,9 @@ def check_model(recipe: Recipe, attempt: Attempt) -> None:
         config = load_config(path, **options)
         for i, stage in enumerate(recipe.stages):
             at = f"stages[{i}].{stage.kind}"
-            attempt(at, lambda stage=stage, at=at: check_context(stage, config, at))
+            attempt(at, partial(check_context, stage, config, at))
+        if not recipe.tokenizer_name_or_path:
+            tokenizer()
 
     def tokenizer() -> None:
         found = load_tokenizer(recipe.tokenizer_name_or_path or path, **options)
@@ -124,8 +128,6 @@ def check_model(recipe: Recipe, attempt: Attempt) -> None:
     attempt("model_name_or_path", model)
     if recipe.tokenizer_name_or_path:
         attempt("tokenizer_name_or_path", tokenizer)
-    elif not Path(path).exists() or (Path(path) / "config.json").is_file():
-        attempt("model_name_or_path", tokenizer)
 
 
 def check_pretrain(recipe: Recipe, first: Pretrain, attempt: Attempt) -> None:
@@ -135,7 +137,7 @@ def check_pretrain(recipe: Recipe, first: Pretrain, attempt: Attempt) -> None:
         config = new_config(first.model)
         for i, stage in enumerate(recipe.stages):
             at = f"stages[{i}].{stage.kind}"
-            attempt(at, lambda stage=stage, at=at: check_context(stage, config, at))
+            attempt(at, partial(check_context, stage, config, at))
 
     attempt("stages[0].pretrain.model", model)
 

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase
 
-from posttrain.errors import PosttrainError, RunError
+from posttrain.errors import DataError, ModelError, PosttrainError, RunError, VerifierError
 from posttrain.mixture import Mixture, build_mixture
 from posttrain.models import load_tokenizer
 from posttrain.pipeline.check import check
@@ -55,7 +55,7 @@ def stage_mixture(
             remap_verifier=getattr(stage, "remap_verifier", None),
             opener=opener,
         )
-    except PosttrainError as error:
+    except (DataError, VerifierError) as error:
         raise type(error)(f"stage {stage_name(stage)}: {error}") from error
 
 
@@ -66,7 +66,7 @@ def build_stage(
     mixture = stage_mixture(recipe, stage, tokenizer, opener)
     try:
         done = tokenize(mixture.rows, stage.row_kind, stage_tokenizer(stage, tokenizer))
-    except PosttrainError as error:
+    except (DataError, ModelError) as error:
         raise type(error)(f"stage {stage_name(stage)}: {error}") from error
     manifest = account(mixture.manifest, done)
     done.rows.save_to_disk(str(folder))
@@ -139,8 +139,10 @@ def build_data(recipe_path: str | Path, out: str | Path, *, overrides: Any = (),
         RunError: `out` exists and is not empty.
     """
     recipe, out = load_recipe(recipe_path, overrides), Path(out)
-    check(recipe)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    check(recipe, recipe_path)
+    if out.exists() and not out.is_dir():
+        raise RunError(f"--out {out} is a file; choose another folder")
+    if out.exists() and any(out.iterdir()):
         raise RunError(f"--out {out} is not empty; nothing is written over: choose another folder")
     tokenizer = base_tokenizer(recipe)
     manifests = {}
@@ -178,7 +180,7 @@ def show_data(recipe_path: str | Path, *, overrides: Any = ()) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     recipe = load_recipe(recipe_path, overrides)
-    check(recipe)
+    check(recipe, recipe_path)
     tokenizer, console = base_tokenizer(recipe), Console()
     for stage in recipe.stages:
         mixture = stage_mixture(recipe, stage, tokenizer)

@@ -1,9 +1,9 @@
 """The run folder: what is written where, always whole, and never over somebody else's work.
 
-    runs/<name>/
-      recipe.resolved.yaml  environment.json  mixture.lock  metrics.jsonl  report.json  report.html
-      evals/<stage>.json    transcripts/<stage>/<task>.jsonl
-      <n>-<stage>/          manifest.json  samples.txt  data/  checkpoint-*/  model/
+runs/<name>/
+  recipe.resolved.yaml  environment.json  mixture.lock  metrics.jsonl  report.json  report.html
+  evals/<stage>.json    transcripts/<stage>/<task>.jsonl
+  <n>-<stage>/          manifest.json  samples.txt  data/  checkpoint-*/  model/
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from posttrain.errors import RunError
 
 RECIPE = "recipe.resolved.yaml"
 MANIFEST = "manifest.json"
+TRAINER_STATE = "trainer_state.json"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,9 +61,22 @@ def read_object(path: Path) -> dict[str, Any]:
 def damaged(path: Path, why: str) -> RunError:
     """A file of the run folder that does not say what it should."""
     return RunError(
-        f"{path} is damaged ({why}): the run folder was left half written, or the file was changed. "
-        f"Move {path.parent} away, or start another run with --run_dir"
+        f"{path} is damaged ({why}): the run folder was left half written, or the file was "
+        f"changed. Move {path.parent} away, or start another run with --run_dir"
     )
+
+
+def last_checkpoint(stage: Path) -> str | None:
+    """The newest whole checkpoint: its trainer state is written last, so one without it is torn."""
+
+    def whole(checkpoint: Path) -> bool:
+        try:
+            return bool(json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return False
+
+    found = [p for p in stage.glob("checkpoint-*") if p.name.split("-")[1].isdecimal() and whole(p)]
+    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
 
 
 @dataclass(frozen=True)
@@ -82,11 +96,20 @@ class RunFolder:
             raise RunError(f"{there} is a file; choose another folder with --run_dir")
         if not os.access(there, os.W_OK | os.X_OK):
             raise RunError(f"{there} cannot be written; choose another folder with --run_dir")
-        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / RECIPE).is_file():
+        held = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
+        if held - {f".{RECIPE}.tmp"} and RECIPE not in held:
             raise RunError(
-                f"{self.path} is not empty and has no {RECIPE}: it is half written or not a run folder. "
-                "Move it away, or choose another one with --run_dir"
+                f"{self.path} is not empty and has no {RECIPE}: it is half written or not a run "
+                "folder. Move it away, or choose another one with --run_dir"
             )
+
+        for name in (
+            "report.json",
+            "mixture.lock",
+            *(f"evals/{p.name}" for p in self.path.glob("evals/*.json")),
+        ):
+            if (self.path / name).is_file():
+                read_object(self.path / name)
 
     def stage(self, index: int, name: str) -> Path:
         """Folder of stage `index` (0-based)."""
@@ -98,7 +121,7 @@ class RunFolder:
         Raises:
             RunError: the folder exists without a whole manifest, or without the model it promises.
         """
-        if not stage.exists():
+        if not stage.exists() or all(p.name == f".{MANIFEST}.tmp" for p in stage.iterdir()):
             return None
         if not (stage / MANIFEST).is_file():
             raise RunError(
@@ -113,6 +136,10 @@ class RunFolder:
             )
         return manifest
 
+    def trained(self, stage: Path) -> bool:
+        """Whether a stage's folder holds work that a rerun would lose: a model or a checkpoint."""
+        return (stage / "model").exists() or last_checkpoint(stage) is not None
+
     def set_aside(self, stage: Path) -> None:
         """Rename a stage's folder so that it can be trained again without losing what it held."""
         number = 1
@@ -124,6 +151,11 @@ class RunFolder:
         """Drop what an interrupted export left behind."""
         shutil.rmtree(stage / "model.tmp", ignore_errors=True)
 
+    def forget_unstarted(self) -> None:
+        """Drop a folder that this run made if not even the data of one stage was built."""
+        if not any(self.path.glob(f"*/{MANIFEST}")):
+            shutil.rmtree(self.path, ignore_errors=True)
+
     def need_space(self, num_bytes: int) -> None:
         """Refuse to start a stage whose model cannot be written.
 
@@ -133,6 +165,6 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if free < num_bytes:
             raise RunError(
-                f"no space left for {self.path}: the model takes {num_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
-                "make room, or choose another disk with --run_dir"
+                f"no space left for {self.path}: the model takes {num_bytes / 1e9:.2f} GB and "
+                f"{free / 1e9:.2f} GB are free; make room, or choose another disk with --run_dir"
             )

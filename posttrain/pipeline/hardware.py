@@ -52,14 +52,19 @@ def find(name: str, recipe: Path) -> Path:
         if candidate.is_file():
             return candidate
     known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
-    raise RecipeError(f"--hardware: {name!r} is no file and no known name{nearest(name, known)}")
+    hint = nearest(name, known) if known else "; give the path of a YAML file that holds `deepspeed:`"
+    raise RecipeError(f"--hardware: {name!r} is no file and no known name{hint}")
 
 
 def choose(name: str | None, recipe: Path) -> Hardware:
     """What this launch runs on."""
     world = world_size()
     if name is not None:
-        settings = yaml.safe_load(find(name, recipe).read_text(encoding="utf-8")) or {}
+        try:
+            settings = yaml.safe_load(find(name, recipe).read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            why = " ".join(str(error).split())
+            raise RecipeError(f"--hardware {name}: the file is not YAML: {why}") from error
         if not isinstance(settings, dict) or set(settings) - {"deepspeed"}:
             raise RecipeError(f"--hardware {name}: the file may only hold `deepspeed:`, it holds {settings!r}")
         return Hardware(world, need_deepspeed(settings.get("deepspeed")), f"{world} process(es), hardware {name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from posttrain.pipeline import base, hardware
 from posttrain.pipeline.check import check, check_context
 from posttrain.pipeline.data import Opener, build_stage, describe, lock, stage_rows
 from posttrain.pipeline.evaluate import evaluate_stage, prepare_tasks
-from posttrain.pipeline.folder import MANIFEST, RECIPE, RunFolder, read_json, write_json, write_text
+from posttrain.pipeline.folder import MANIFEST, RECIPE, RunFolder, read_json, read_object, write_json, write_text
 from posttrain.pipeline.progress import say
 from posttrain.pipeline.stage import train
 from posttrain.recipe import Pretrain, Recipe, Stage, dump_recipe, load_recipe, stage_name, to_dict
@@ -88,14 +89,28 @@ def run(
     state = start(recipe, Path(recipe_path), run_dir, hardware, smoke)
     previous = previous_results(state)
     plan = plan_stages(state, chosen, again=from_stage is not None)
-    prepare(state, plan)
+    try:
+        execute(state, plan, previous)
+    except Exception as error:
+        raise full_disk(error, state.folder.path) or error from error
+    return state.folder.path
+
+
+def execute(state: Run, plan: list[Planned], previous: list[dict[str, Any]]) -> None:
+    """Data of all stages first, then stage after stage, and a report whatever happens."""
+    new = not state.folder.path.exists()
+    try:
+        prepare(state, plan)
+    except BaseException:
+        if new and state.main:
+            state.folder.forget_unstarted()
+        raise
     try:
         evaluate_base(state)
         for item in plan:
             run_stage(state, item)
     finally:
         finish(state, previous)
-    return state.folder.path
 
 
 def selected(recipe: Recipe, stage: str | None, from_stage: str | None) -> list[int]:
@@ -118,8 +133,7 @@ def start(recipe: Recipe, path: Path, run_dir: str | Path | None, hardware_name:
     machine = hardware.choose(hardware_name, path)
     for stage in recipe.stages:
         hardware.split_batch(stage, machine.world)
-    if not smoke:
-        check(recipe)
+    check(recipe, path, smoke=smoke)
     for i, stage in enumerate(recipe.stages):
         folder.manifest(folder.stage(i, stage_name(stage)))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -169,14 +183,13 @@ def plan_stages(state: Run, chosen: list[int], again: bool) -> list[Planned]:
             policy = name
         if i not in chosen:
             continue
-        manifest = state.folder.manifest(folder)
+        manifest = None if again else state.folder.manifest(folder)
         if manifest and manifest.get("key") != item.key:
-            if not again:
+            if state.folder.trained(folder):
                 raise RunError(changed(folder, manifest.get("inputs", {}), item.inputs, name))
             manifest = None
-        if again and i in chosen and folder.exists() and state.main:
+        if again and folder.exists() and state.main:
             state.folder.set_aside(folder)
-            manifest = None
         needed = parent != "base" and index_of(recipe, parent) not in chosen
         if needed and not (Path(parent_path)).is_dir():
             raise RunError(f"stage {name} starts from stage {parent}, which has not been run in {state.folder.path}; run it first")
@@ -214,12 +227,10 @@ def prepare(state: Run, plan: list[Planned]) -> None:
     recipe, root = state.recipe, state.folder.path
     if state.main:
         root.mkdir(parents=True, exist_ok=True)
-        write_text(root / RECIPE, dump_recipe(recipe))
-        write_json(root / "environment.json", environment(state))
-        if not Path(state.base_path).exists() and Path(state.base_path).parent == root:
-            aside = root / "base.tmp"
-            base.smoke_base(recipe, aside) if state.smoke and recipe.model_name_or_path else base.make_base(recipe, aside)
-            os.replace(aside, state.base_path)
+        if not (root / RECIPE).is_file():  # it marks the folder as ours; an older one stays until all data is built
+            write_text(root / RECIPE, dump_recipe(recipe))
+        if Path(state.base_path).parent == root:
+            base.ensure_base(recipe, state.folder, state.smoke, state.opener(recipe.stages[0]))
     PartialState().wait_for_everyone()
     tokenizer = load_tokenizer(recipe.tokenizer_name_or_path or state.base_path, chat_template=recipe.chat_template)
     config = load_config(state.base_path)
@@ -231,7 +242,10 @@ def prepare(state: Run, plan: list[Planned]) -> None:
     for item in plan:
         mixtures[item.name] = stage_data(state, item, tokenizer)
     if state.main:
-        write_json(root / "mixture.lock", lock(mixtures))
+        locked = read_object(root / "mixture.lock") if (root / "mixture.lock").is_file() else {}
+        write_json(root / "mixture.lock", locked | lock(mixtures))
+        write_text(root / RECIPE, dump_recipe(recipe))
+        write_json(root / "environment.json", environment(state))
     PartialState().wait_for_everyone()
     state.say(f"{recipe.name}: {state.hardware.line}; run folder {root}")
 
@@ -242,10 +256,12 @@ def stage_data(state: Run, item: Planned, tokenizer: Any) -> dict[str, Any]:
     found = state.folder.manifest(item.folder)
     if state.main and not (found and found.get("data") == item.key and marker.is_file()):
         data = item.folder.with_name(f".{item.folder.name}.data")
+        shutil.rmtree(data, ignore_errors=True)
         mixture = build_stage(state.recipe, item.stage, tokenizer, data, state.opener(item.stage))
         item.folder.mkdir(parents=True, exist_ok=True)
         manifest = {"status": "ready", "kind": item.stage.kind, "key": item.key, "inputs": item.inputs, "mixture": mixture}
         write_json(item.folder / MANIFEST, manifest)
+        shutil.rmtree(item.folder / "data", ignore_errors=True)
         os.replace(data, item.folder / "data")
         os.replace(item.folder / "data" / "samples.txt", item.folder / "samples.txt")
         write_json(item.folder / MANIFEST, manifest | {"data": item.key})
@@ -279,8 +295,6 @@ def run_stage(state: Run, item: Planned) -> None:
         except KeyboardInterrupt:
             report["status"] = "interrupted"
             raise
-        except (OSError, RuntimeError) as error:
-            raise full_disk(error, state.folder.path) or error from error
         finally:
             report["seconds"] = round(time.monotonic() - begin, 1)
             if state.main:
@@ -291,7 +305,10 @@ def run_stage(state: Run, item: Planned) -> None:
 def full_disk(error: BaseException, folder: Path) -> RunError | None:
     """A readable error for a disk that filled up, whatever library met it."""
     if getattr(error, "errno", None) == 28 or "No space left" in str(error) or "os error 28" in str(error):
-        return RunError(f"no space left while writing {folder}; make room and run the same command again, it goes on from the last checkpoint")
+        return RunError(
+            f"no space left while writing {folder}; make room and run the same command again, "
+            "it goes on from the last checkpoint"
+        )
     return None
 
 
@@ -310,7 +327,7 @@ def evaluate_base(state: Run) -> None:
 def previous_results(state: Run) -> list[dict[str, Any]]:
     """Reports of stages that ran before and are not run now."""
     path = state.folder.path / "report.json"
-    return list(read_json(path).get("stages", [])) if path.is_file() else []
+    return list(read_object(path).get("stages", [])) if path.is_file() else []
 
 
 def finish(state: Run, previous: list[dict[str, Any]]) -> None:

@@ -12,10 +12,10 @@ from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from transformers import PrinterCallback, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from transformers.trainer_utils import get_last_checkpoint
 
 from posttrain.models import Adapter, load_model, load_tokenizer, merge_adapter, save_model
 from posttrain.pipeline.check import dpo_loss
+from posttrain.pipeline.folder import last_checkpoint
 from posttrain.pipeline.hardware import Hardware, set_accelerate_accumulation, split_batch
 from posttrain.pipeline.progress import MetricsFile, Progress
 from posttrain.recipe import Recipe, stage_name
@@ -36,7 +36,7 @@ TRAINERS: dict[str, tuple[type[PostTrainer], type[PostTrainingArguments]]] = {
 # recipe keys handed to the trainer's config under the same name
 SHARED = (
     "learning_rate", "lr_scheduler_type", "num_train_epochs", "weight_decay", "adam_beta1", "adam_beta2",
-    "adam_epsilon", "max_grad_norm", "optim", "gradient_checkpointing", "logging_steps", "save_steps",
+    "adam_epsilon", "max_grad_norm", "optim", "logging_steps", "save_steps",
     "save_total_limit", "max_length", "truncation",
 )  # fmt: skip
 OWN: dict[str, tuple[str, ...]] = {
@@ -66,6 +66,9 @@ def arguments(recipe: Recipe, stage: Any, folder: Path, hardware: Hardware) -> P
         values["max_steps"] = stage.max_steps
     # transformers reads a float below 1 as a share of the steps
     values["warmup_steps"] = stage.warmup_steps if stage.warmup_steps is not None else stage.warmup_ratio
+    if stage.gradient_checkpointing:
+        newer = "activation_checkpointing" in PostTrainingArguments.__dataclass_fields__
+        values["activation_checkpointing" if newer else "gradient_checkpointing"] = True
     return TRAINERS[stage.kind][1](
         output_dir=str(folder),
         per_device_train_batch_size=micro,
@@ -124,7 +127,7 @@ def train(recipe: Recipe, stage: Any, start: str, rows: Any, folder: Path, hardw
         callbacks=[MetricsFile(metrics, name), Progress(name)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     result = {"steps": trainer.state.global_step, "metrics": last_metrics(trainer.state.log_history)}
     export(trainer, start, folder, adapter, options)
     del trainer, model
@@ -147,6 +150,7 @@ def export(trainer: PostTrainer, start: str, folder: Path, adapter: Adapter | No
     state = PartialState()
     state.wait_for_everyone()
     if state.is_main_process:
+        (aside / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nobody needs it
         if adapter:
             unset_hf_deepspeed_config()
             head, tokenizer = trainer.head, trainer.processing_class

@@ -78,14 +78,16 @@ def parse_list(path: Path, text: str) -> list[Row]:
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
-        hint = "; one object per line is .jsonl: rename the file" if error.msg == "Extra data" else ""
+        hint = (
+            "; one object per line is .jsonl: rename the file" if error.msg == "Extra data" else ""
+        )
         raise DataError(f"{path} is not JSON: {error}{hint}") from error
     if not isinstance(rows, list):
         raise DataError(f"{path} must hold a list of rows, it holds a {type(rows).__name__}")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             kind = type(row).__name__
-            raise DataError(f"{path}: row {number} must be an object, it is a {kind}")
+            raise DataError(f"{path}: row {number} must be an object, it is of type {kind}")
     return rows
 
 
@@ -96,23 +98,29 @@ def parse_object(place: str, line: str) -> Row:
     except json.JSONDecodeError as error:
         raise DataError(f"{place} is not JSON: {error}; mend or remove the line") from error
     if not isinstance(row, dict):
-        raise DataError(f"{place} must be an object, it is a {type(row).__name__}")
+        raise DataError(f"{place} must be an object, it is of type {type(row).__name__}")
     return row
 
 
 def from_disk(source: Source, path: Path) -> tuple[Any, None, str | None]:
     """A .csv/.parquet/.arrow file, a folder of them, or one written by `Dataset.save_to_disk`."""
-    import datasets  # noqa: PLC0415
+    import datasets
 
     try:
         if path.is_file():
             kind = LOADERS.get(path.suffix)
             if kind is None:
-                raise DataError(f"{path}: unknown ending; known are {', '.join((*READ_HERE, *LOADERS))}")
-            return datasets.load_dataset(kind, data_files=str(path), split="train"), None, digest(path.read_bytes())
+                raise DataError(
+                    f"{path}: unknown ending; known are {', '.join((*READ_HERE, *LOADERS))}"
+                )
+            rows = datasets.load_dataset(kind, data_files=str(path), split="train")
+            return rows, None, digest(path.read_bytes())
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             return split_of(datasets.load_from_disk(str(path)), source), None, None
-        return datasets.load_dataset(str(path), source.name, split=source.split, data_files=files_of(source)), None, None
+        rows = datasets.load_dataset(
+            str(path), source.name, split=source.split, data_files=files_of(source)
+        )
+        return rows, None, None
     except DataError:
         raise
     except Exception as error:  # whatever a format's reader raises on a damaged file
@@ -125,17 +133,23 @@ def split_of(rows: Any, source: Source) -> Any:
         return rows
     if source.split not in rows:
         known = ", ".join(rows)
-        raise DataError(f"{source.path} has no split {source.split!r}; set `split:` to one of {known}")
+        raise DataError(
+            f"{source.path} has no split {source.split!r}; set `split:` to one of {known}"
+        )
     return rows[source.split]
 
 
 def from_hub(source: Source) -> tuple[Any, str | None, None]:
     """A hub data set at its revision; the commit that was read is returned."""
-    import datasets  # noqa: PLC0415
+    import datasets
 
     try:
         rows = datasets.load_dataset(
-            source.path, source.name, split=source.split, revision=source.revision, data_files=files_of(source)
+            source.path,
+            source.name,
+            split=source.split,
+            revision=source.revision,
+            data_files=files_of(source),
         )
     except Exception as error:  # no network, no such data set, gated: all the user's to put right
         raise DataError(
@@ -166,7 +180,8 @@ def rename(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
     row = dict(raw)
     for ours, theirs in columns.items():
         if theirs not in raw:
-            raise DataError(f"columns: {ours}: {theirs!r} is not a column; there are {', '.join(sorted(map(str, raw)))}")
+            known = ", ".join(sorted(map(str, raw)))
+            raise DataError(f"columns: {ours}: {theirs!r} is not a column; there are {known}")
         row[ours] = raw[theirs]
     return row
 

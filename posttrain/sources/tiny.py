@@ -22,8 +22,10 @@ from posttrain.formats import Row
 
 NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry")
 ITEMS = ("apples", "books", "coins", "stamps", "shells", "marbles", "cards", "pens")
-ANIMALS = ("cat", "dog", "cow", "horse", "sheep", "goat", "duck", "fox")
+ANIMALS = ("cat", "dog", "cow", "horse", "sheep", "goat", "duck", "fox", "bear", "wolf", "mouse", "hen")
 HELD_OUT_SHARE = 10
+CONSTRAINTS_IN_SFT = 0.15
+CONSTRAINTS_IN_RL = 0.5
 
 
 def held_out(prompt: str) -> bool:
@@ -34,7 +36,7 @@ def held_out(prompt: str) -> bool:
 def word_problem(rng: random.Random) -> dict[str, Any]:
     """A two-step problem: its prompt, the steps of the worked answer and the result."""
     name, item = rng.choice(NAMES), rng.choice(ITEMS)
-    a, b, c = rng.randint(21, 79), rng.randint(2, 19), rng.randint(2, 19)
+    a, b, c = rng.randint(21, 79), rng.randint(2, 9), rng.randint(2, 9)
     total = a + b
     left = total - c
     shape = rng.randrange(3)
@@ -73,26 +75,42 @@ def slipped(problem: dict[str, Any], rng: random.Random) -> str:
 
 
 def constraint_problem(rng: random.Random) -> dict[str, Any]:
-    """A writing task whose constraint `ifeval` can check, and an answer that meets it."""
-    count, word = rng.randint(2, 6), rng.choice(ANIMALS)
-    if rng.random() < 0.5:
-        prompt = f"Write the word {word} exactly {count} times. Use no commas."
-        return {
-            "prompt": prompt,
-            "answer": " ".join([word] * count),
-            "ids": ["keywords:frequency", "keywords:frequency", "punctuation:no_comma"],
-            "kwargs": [
-                {"keyword": word, "frequency": count, "relation": "at least"},
-                {"keyword": word, "frequency": count + 1, "relation": "less than"},
-                {},
-            ],
-        }
-    lines = "\n".join(f"* {animal}" for animal in rng.sample(ANIMALS, count))
+    """A task with a constraint on its form that `ifeval` can check, and an answer that meets it."""
+    shape = rng.randrange(5)
+    if shape < 3:
+        return constrained_answer(rng, shape)
+    count, word, last = rng.randint(2, 5), *rng.sample(ANIMALS, 2)
+    if shape == 3:
+        prompt = f"Write {word} exactly {count} times and then {last} once. Use no commas."
+        ids = ["keywords:frequency", "keywords:frequency", "startend:end_checker"]
+        kwargs: list[dict[str, Any]] = [
+            {"keyword": word, "frequency": count, "relation": "at least"},
+            {"keyword": word, "frequency": count + 1, "relation": "less than"},
+            {"end_phrase": last},
+        ]
+        return {"prompt": prompt, "answer": " ".join([word] * count + [last]), "ids": ids, "kwargs": kwargs}
+    prompt = f"Make a list of {count} bullets. All say {word} but the last, which says {last}."
+    answer = "\n".join([f"* {word}"] * (count - 1) + [f"* {last}"])
+    ids = ["detectable_format:number_bullet_lists", "startend:end_checker"]
+    return {"prompt": prompt, "answer": answer, "ids": ids, "kwargs": [{"num_bullets": count}, {"end_phrase": last}]}
+
+
+def constrained_answer(rng: random.Random, shape: int) -> dict[str, Any]:
+    """A word problem whose answer must have an ending, quotation marks or a title."""
+    problem = word_problem(rng)
+    answer = worked(problem)
+    if shape == 0:
+        rule, answer, form, given = "End with Thank you!", f"{answer} Thank you!", "startend:end_checker", {"end_phrase": "Thank you!"}
+    elif shape == 1:
+        rule, answer, form, given = "Put double quotes around the whole answer.", f'"{answer}"', "startend:quotation", {}
+    else:
+        rule, answer, form, given = "Give the answer a title in <<>>.", f"<<Sums>> {answer}", "detectable_format:title", {}
+    content = {"keywords": [f"The answer is {problem['result']}."]}  # form alone would reward empty answers
     return {
-        "prompt": f"List {count} animals and name the {word} last. Use exactly {count} bullets.",
-        "answer": "\n".join([*[x for x in lines.split("\n") if x != f"* {word}"][: count - 1], f"* {word}"]),
-        "ids": ["detectable_format:number_bullet_lists", "startend:end_checker"],
-        "kwargs": [{"num_bullets": count}, {"end_phrase": word}],
+        "prompt": f"{problem['prompt']} {rule}",
+        "answer": answer,
+        "ids": [form, "keywords:existence"],
+        "kwargs": [given, content],
     }
 
 
@@ -112,29 +130,32 @@ def text(seed: int) -> Iterator[Row]:
         if kind < 0.3:
             facts = []
             for _ in range(4):
-                x, y = rng.randint(21, 79), rng.randint(2, 19)
+                x, y = rng.randint(21, 79), rng.randint(2, 9)
                 facts.append(f"{x}+{y}={x + y}." if rng.random() < 0.5 else f"{x + y}-{y}={x}.")
             yield {"text": " ".join(facts)}
         elif kind < 0.85:
             problem = fresh(word_problem, rng, False)
             story = problem["prompt"].rsplit(". ", 1)[0]
-            yield {"text": f"{story}. {steps(problem)}"}
-        elif kind < 0.93:
-            yield {"text": " ".join([rng.choice(ANIMALS)] * rng.randint(2, 6))}
+            yield {"text": f"{story}. {worked(problem)}"}
         else:
-            yield {"text": "\n".join(f"* {a}" for a in rng.sample(ANIMALS, rng.randint(2, 6)))}
+            count, word, last = rng.randint(2, 5), *rng.sample(ANIMALS, 2)
+            if kind < 0.93:
+                yield {"text": f"{word} {count} times, then {last}: {' '.join([word] * count + [last])}"}
+            else:
+                bullets = [f"* {word}"] * (count - 1) + [f"* {last}"]
+                yield {"text": f"{count} bullets of {word}, last {last}:\n" + "\n".join(bullets)}
 
 
 def conversations(seed: int) -> Iterator[Row]:
-    """SFT rows. As in collected data, answers come in two styles: worked and bare."""
+    """SFT rows. As in collected data, few show a constraint, and answers come worked or bare."""
     rng = random.Random(seed)
     while True:
-        if rng.random() < 0.25:
+        if rng.random() < CONSTRAINTS_IN_SFT:
             task = fresh(constraint_problem, rng, False)
             prompt, answer = task["prompt"], task["answer"]
         else:
             problem = fresh(word_problem, rng, False)
-            prompt, answer = problem["prompt"], worked(problem) if rng.random() < 0.7 else bare(problem)
+            prompt, answer = problem["prompt"], worked(problem) if rng.random() < 0.8 else bare(problem)
         yield {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
 
 
@@ -148,10 +169,10 @@ def preferences(seed: int, held: bool = False) -> Iterator[Row]:
 
 
 def problems(seed: int, held: bool = False) -> Iterator[Row]:
-    """Prompts with ground truth: three quarters word problems, one quarter constraints."""
+    """Prompts with ground truth: half word problems, half constraints."""
     rng = random.Random(seed)
     while True:
-        if rng.random() < 0.25:
+        if rng.random() < CONSTRAINTS_IN_RL:
             task = fresh(constraint_problem, rng, held)
             truth = {"instruction_id_list": task["ids"], "kwargs": task["kwargs"]}
             yield {"prompt": task["prompt"], "ground_truth": truth, "verifier": "ifeval"}

@@ -17,12 +17,26 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 
 from posttrain.attention import set_attention
 from posttrain.errors import DataError
-from posttrain.formats import to_row
-from posttrain.models import Adapter, add_adapter, load_model, load_tokenizer, resize_to
+from posttrain.formats import Row, to_row
+from posttrain.models import (
+    Adapter,
+    add_adapter,
+    check_checkpoint,
+    load_model,
+    load_tokenizer,
+    resize_to,
+)
 from posttrain.packing import Collator, GlobalBatches, Rows
 from posttrain.tokens import Tokenizer, tokenize
 
@@ -40,9 +54,18 @@ class PostTrainingArguments(TrainingArguments):
 
     max_length: int = field(default=2048, metadata={"help": "Longest sequence in tokens."})
     truncation: str = field(default="truncate", metadata={"help": "truncate, drop or error."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Columns are ours to read."})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A NaN loss is shown, not hidden."})
-    average_tokens_across_devices: bool = field(default=False, metadata={"help": "Done here, exactly."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Columns are ours to read."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "A NaN loss is shown, not hidden."}
+    )
+    use_cache: bool = field(
+        default=True, metadata={"help": "What config.json of a saved model says."}
+    )
+    average_tokens_across_devices: bool = field(
+        default=False, metadata={"help": "Done here, exactly."}
+    )
 
     def __post_init__(self) -> None:
         if not torch.cuda.is_available() and not torch.backends.mps.is_available():
@@ -67,6 +90,7 @@ class PostTrainer(Trainer):
         callbacks, optimizers: as in `transformers.Trainer`.
     """
 
+    args: PostTrainingArguments
     row_kind = "conversation"
     head = "lm"
     loss_is_scaled_for_ga = True
@@ -85,7 +109,9 @@ class PostTrainer(Trainer):
         peft_config: Any = None,
     ) -> None:
         args = args if args is not None else self.config_class(output_dir="runs/trainer")
+        set_seed(args.seed)  # fresh adapters and heads are drawn below
         if isinstance(model, str):
+            check_checkpoint(model)
             processing_class = processing_class or load_tokenizer(model)
             adapter = peft_config if isinstance(peft_config, Adapter) else None
             model = load_model(model, head=self.head, adapter=adapter)
@@ -97,9 +123,11 @@ class PostTrainer(Trainer):
         bare = model.get_base_model() if hasattr(model, "get_base_model") else model
         set_attention(bare)
         resize_to(bare, processing_class)
-        bare.config.use_cache = False
         self.tokenizer_for_rows = Tokenizer(
-            processing_class, args.max_length, args.truncation, getattr(args, "max_prompt_length", None)
+            processing_class,
+            args.max_length,
+            args.truncation,
+            getattr(args, "max_prompt_length", None),
         )
         train_dataset = self.prepare(train_dataset)
         if isinstance(eval_dataset, Mapping):
@@ -108,11 +136,14 @@ class PostTrainer(Trainer):
             eval_dataset = self.prepare(eval_dataset)
         self.sources = source_names(train_dataset, eval_dataset)
         self.meters: dict[str, list[torch.Tensor]] = defaultdict(list)
-        self.source_meters: dict[str, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = defaultdict(list)
+        self.source_meters: dict[str, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = (
+            defaultdict(list)
+        )
         super().__init__(
             model=model,
             args=args,
-            data_collator=data_collator or Collator({name: i for i, name in enumerate(self.sources)}),
+            data_collator=data_collator
+            or Collator({name: i for i, name in enumerate(self.sources)}),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -128,28 +159,51 @@ class PostTrainer(Trainer):
         Raises:
             DataError: a row that cannot be read, or no row left to train on.
         """
-        if rows is None or {"input_ids", "prompt_ids"} & set(getattr(rows, "column_names", None) or rows[0]):
+        if rows is None:
+            return None
+        if not hasattr(rows, "__len__") or not len(rows):
+            raise DataError("a data set needs a length and at least one row; streams are not read")
+        columns = set(getattr(rows, "column_names", None) or rows[0])
+        if {"input_ids", "prompt_ids"} & columns:
+            if "input_ids" in columns and "labels" not in columns:
+                raise DataError(
+                    "tokenised rows need `labels` beside `input_ids`, -100 where untrained"
+                )
             return rows
         read = []
         for i, raw in enumerate(rows):
             try:
-                read.append({**to_row(self.row_kind, raw), "source": raw.get("source") or "data"})
+                read.append({**self.read(raw), "source": raw.get("source") or "data"})
             except DataError as error:
                 raise DataError(f"row {i}: {error}") from error
         return tokenize(read, self.row_kind, self.tokenizer_for_rows).rows
 
-    def loader(self, rows: Any, batch_size: int, micro_batch: int, seed: int, shuffle: bool) -> DataLoader[Any]:
-        """Every process reads its share of each global batch; nothing is repeated, nothing is lost."""
+    def read(self, raw: Mapping[str, Any]) -> Row:
+        """One raw row in the shape that this trainer's tokens are made from."""
+        return to_row(self.row_kind, raw)
+
+    def loader(
+        self, rows: Any, batch_size: int, micro_batch: int, seed: int, shuffle: bool
+    ) -> DataLoader[Any]:
+        """Every process reads its share of each global batch; no row is repeated or lost."""
         state = self.accelerator
         batches = GlobalBatches(
-            len(rows), batch_size, micro_batch, state.process_index, state.num_processes, seed, shuffle
+            len(rows),
+            batch_size,
+            micro_batch,
+            state.process_index,
+            state.num_processes,
+            seed,
+            shuffle,
         )
         return DataLoader(Rows(rows), batch_sampler=batches, collate_fn=self.data_collator)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         args = self.args
         seed = args.data_seed if args.data_seed is not None else args.seed
-        return self.loader(self.train_dataset, args.global_batch, args.per_device_train_batch_size, seed, True)
+        return self.loader(
+            self.train_dataset, args.global_batch, args.per_device_train_batch_size, seed, True
+        )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         rows = eval_dataset if eval_dataset is not None else self.eval_dataset
@@ -165,7 +219,11 @@ class PostTrainer(Trainer):
 
     def count_items(self, batches: Sequence[Batch], device: torch.device) -> torch.Tensor:
         """Items of a global batch: the denominator of the loss."""
-        local = torch.stack([self.num_items(b) for b in batches]).sum().to(device) if batches else torch.zeros((), device=device)
+        local = (
+            torch.stack([self.num_items(b) for b in batches]).sum().to(device)
+            if batches
+            else torch.zeros((), device=device)
+        )
         return self.accelerator.reduce(local.float(), reduction="sum").clamp(min=1)
 
     # --- loss -------------------------------------------------------------------------------------
@@ -179,22 +237,36 @@ class PostTrainer(Trainer):
         raise NotImplementedError
 
     def compute_loss(
-        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """Trainer's hook: this micro-batch's share of the global loss.
 
         Processes average their gradients, hence the factor.
         """
         loss = self.loss_sum(model, inputs)
-        items = num_items_in_batch if num_items_in_batch is not None else self.count_items([inputs], loss.device)
+        items = (
+            num_items_in_batch
+            if num_items_in_batch is not None
+            else self.count_items([inputs], loss.device)
+        )
         loss = loss * self.accelerator.num_processes / items
         return (loss, {}) if return_outputs else loss
 
     def logps(self, model: nn.Module, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
         """`[K]` log-probs of the trained tokens; no other position reaches the head."""
-        if not len(batch["keep"]):  # an empty share of a partial batch still takes part in the collectives
-            return (model(**forward_inputs(batch), logits_to_keep=1, use_cache=False).logits.sum() * 0).expand(0)
-        logits = model(**forward_inputs(batch), logits_to_keep=batch["keep"], use_cache=False).logits[0]
+        if not len(
+            batch["keep"]
+        ):  # an empty share of a partial batch still takes part in the collectives
+            return (
+                model(**forward_inputs(batch), logits_to_keep=1, use_cache=False).logits.sum() * 0
+            ).expand(0)
+        logits = model(
+            **forward_inputs(batch), logits_to_keep=batch["keep"], use_cache=False
+        ).logits[0]
         logits = logits.float() / temperature if temperature != 1 else logits.float()
         return -nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
 
@@ -205,7 +277,9 @@ class PostTrainer(Trainer):
         count = torch.as_tensor(count, dtype=torch.float32, device=total.device)
         self.meters[name].append(torch.stack([total.detach().float(), count]))
 
-    def source_meter(self, name: str, totals: torch.Tensor, counts: torch.Tensor, source: torch.Tensor) -> None:
+    def source_meter(
+        self, name: str, totals: torch.Tensor, counts: torch.Tensor, source: torch.Tensor
+    ) -> None:
         """The same per source: `[S]` sums and counts of sequences, and their sources."""
         self.source_meters[name].append((totals.detach().float(), counts.float(), source))
 
@@ -215,7 +289,11 @@ class PostTrainer(Trainer):
         names, parts = [], []
         for name in self.metric_names:
             names.append(name)
-            parts.append(torch.stack(self.meters[name]).sum(0) if self.meters[name] else torch.zeros(2, device=device))
+            parts.append(
+                torch.stack(self.meters[name]).sum(0)
+                if self.meters[name]
+                else torch.zeros(2, device=device)
+            )
         for name in self.source_metric_names:
             table = torch.zeros(num, 2, device=device)
             for totals, counts, source in self.source_meters[name]:
@@ -227,7 +305,9 @@ class PostTrainer(Trainer):
         if not parts:
             return {}
         values = self.accelerator.reduce(torch.stack(parts), reduction="sum").tolist()
-        return {name: total / count for name, (total, count) in zip(names, values, strict=True) if count}
+        return {
+            name: total / count for name, (total, count) in zip(names, values, strict=True) if count
+        }
 
     metric_names: tuple[str, ...] = ()
     source_metric_names: tuple[str, ...] = ()
@@ -238,7 +318,10 @@ class PostTrainer(Trainer):
         super().log(logs, start_time)
 
     def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Loss over the items of the whole evaluation set (not a mean of batch means)."""
         rows = eval_dataset if eval_dataset is not None else self.eval_dataset
@@ -263,7 +346,9 @@ class PostTrainer(Trainer):
         metrics |= {f"{metric_key_prefix}_{name}": value for name, value in self.drain().items()}
         self.meters, self.source_meters = kept
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
 
 
@@ -271,14 +356,16 @@ def wrap(model: Any, peft_config: Any, head: str) -> Any:
     """Adapters on a loaded model, from our `Adapter` or a peft config."""
     if isinstance(peft_config, Adapter):
         return add_adapter(model, peft_config, head)
-    from peft import get_peft_model  # noqa: PLC0415
+    from peft import get_peft_model
 
     return get_peft_model(model, peft_config)
 
 
 def forward_inputs(batch: Batch) -> Batch:
     """The part of a packed batch that the model reads."""
-    return {name: batch[name] for name in ("input_ids", "position_ids", "packed_rows", "packed_back")}
+    return {
+        name: batch[name] for name in ("input_ids", "position_ids", "packed_rows", "packed_back")
+    }
 
 
 def source_names(*datasets: Any) -> list[str]:

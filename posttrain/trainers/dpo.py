@@ -1,4 +1,7 @@
-"""Direct preference optimisation; the prompt of a pair is forwarded once. Plain loop: `examples/dpo.py`."""
+"""Direct preference optimisation; a pair's prompt is forwarded once.
+
+The plain loop that it must equal stands in `examples/dpo.py`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ class DPOConfig(PostTrainingArguments):
     """
 
     learning_rate: float = field(default=5e-7, metadata={"help": "Peak learning rate."})
-    loss: dict[str, Any] | str = field(default_factory=lambda: {"name": "dpo"}, metadata={"help": "Preference loss."})
+    loss: dict[str, Any] | str = field(
+        default_factory=lambda: {"name": "dpo"}, metadata={"help": "Preference loss."}
+    )
     beta: float | None = field(default=None, metadata={"help": "Short for the loss's beta."})
 
     def preference_loss(self) -> Any:
@@ -40,14 +45,19 @@ class DPOTrainer(PostTrainer):
     A `ref_model` other than that start is not taken: pass the reference as `model`.
     """
 
+    args: DPOConfig
     row_kind = "preference"
     config_class = DPOConfig
     metric_names = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
     source_metric_names = ("loss", "accuracy")
 
-    def __init__(self, model: Any, ref_model: None = None, args: DPOConfig | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, model: Any, ref_model: None = None, args: DPOConfig | None = None, **kwargs: Any
+    ) -> None:
         if ref_model is not None:
-            raise ValueError("ref_model: the reference is the model that training starts from; leave it out")
+            raise ValueError(
+                "ref_model: the reference is the model that training starts from; leave it out"
+            )
         super().__init__(model, args, **kwargs)
         self.loss = self.args.preference_loss()
         self.reference: torch.Tensor | None = None
@@ -67,7 +77,9 @@ class DPOTrainer(PostTrainer):
         policy = PairLogps(sums[:, 0], sums[:, 1], tokens[:, 0], tokens[:, 1])
         reference = None
         if self.loss.needs_reference:
-            assert self.reference is not None, "reference log-probs are filled in when training begins"
+            assert self.reference is not None, (
+                "reference log-probs are filled in when training begins"
+            )
             ref = self.reference[batch["index"]]
             reference = PairLogps(ref[:, 0], ref[:, 1], tokens[:, 0], tokens[:, 1])
         out = self.loss(policy, reference)
@@ -78,14 +90,19 @@ class DPOTrainer(PostTrainer):
         ones, margins = torch.ones_like(out.losses), out.chosen_rewards - out.rejected_rewards
         right = (margins > 0).float()
         for name, values in zip(
-            self.metric_names, (out.chosen_rewards, out.rejected_rewards, margins, right), strict=True
+            self.metric_names,
+            (out.chosen_rewards, out.rejected_rewards, margins, right),
+            strict=True,
         ):
             self.meter(name, values.sum(), len(values))
         self.source_meter("loss", out.losses, ones, source)
         self.source_meter("accuracy", right, ones, source)
 
     def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """As the base's, with the reference's log-probs of the evaluation rows.
 
@@ -97,12 +114,16 @@ class DPOTrainer(PostTrainer):
             return super().evaluate(rows, ignore_keys, metric_key_prefix)
         kept = self.reference
         if id(rows) not in self.eval_references:
-            fresh = self.state.global_step == 0 or hasattr(self.accelerator.unwrap_model(self.model), "disable_adapter")
+            fresh = self.state.global_step == 0 or hasattr(
+                self.accelerator.unwrap_model(self.model), "disable_adapter"
+            )
             if not fresh:
-                raise ValueError("call evaluate() once before train(): the reference is the model before training")
+                raise ValueError(
+                    "these rows were not among `eval_dataset`: call evaluate() on them once before "
+                    "train(), for the reference is the model before training"
+                )
             self.eval_references[id(rows)] = compute(self, self.prepare(rows)).to(self.args.device)
         self.reference = self.eval_references[id(rows)]
         metrics = super().evaluate(rows, ignore_keys, metric_key_prefix)
         self.reference = kept
         return metrics
-

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from posttrain.models import load_model
+from posttrain.models import load_model, resize_to
 from posttrain.trainers.reference import adapters_off
 
 if TYPE_CHECKING:
@@ -23,10 +23,13 @@ class FrozenReference:
         self.copy: Any = None
         if hasattr(trainer.model, "disable_adapter"):
             return
-        if trainer.is_deepspeed_enabled:  # partitioned weights cannot be copied: load them once more
-            from trl.models.utils import prepare_deepspeed  # noqa: PLC0415
+        if (
+            trainer.is_deepspeed_enabled
+        ):  # partitioned weights cannot be copied: load them once more
+            from trl.models.utils import prepare_deepspeed
 
             model = load_model(trainer.model.config._name_or_path, dtype=trainer.model.dtype)
+            resize_to(model, trainer.processing_class)
             self.copy = prepare_deepspeed(model, trainer.accelerator)
         else:
             self.copy = copy.deepcopy(trainer.model).eval().requires_grad_(False)

@@ -7,6 +7,7 @@ reference then. No second copy of the weights is held, and a resumed run reads t
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,54 +21,89 @@ from posttrain.losses.base import segment_sum
 from posttrain.packing import GlobalBatches, Rows
 
 if TYPE_CHECKING:
-    from posttrain.trainers.base import PostTrainer
+    from posttrain.trainers.dpo import DPOTrainer
 
 FILE = "reference_logps.safetensors"
 
 
 class ReferenceLogps(TrainerCallback):
-    """Fills `trainer.reference` (`[rows, 2]`: chosen, rejected) when training begins."""
+    """Fills `trainer.reference` and the evaluation sets' (`[rows, 2]`: chosen, rejected).
 
-    def __init__(self, trainer: PostTrainer) -> None:
+    It happens when training begins: later the model is no longer the reference.
+    """
+
+    def __init__(self, trainer: DPOTrainer) -> None:
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         path = Path(args.output_dir) / FILE
         if state.global_step and not path.is_file():
-            raise RunError(f"{path} is missing, and the reference cannot be computed from a model that was trained on")
+            raise RunError(
+                f"{path} is missing, and the reference cannot be computed from a model "
+                "that was trained on: put it back, or start again in another folder"
+            )
+        trainer = self.trainer
+        sets = {"train": trainer.train_dataset, **evaluation_sets(trainer.eval_dataset)}
         if state.global_step:
-            table = load_file(path)["logps"]
+            tables = load_file(path)
+            if len(tables["train"]) != len(trainer.train_dataset):
+                raise RunError(
+                    f"{path} is of {len(tables['train'])} rows and the data set has "
+                    f"{len(trainer.train_dataset)}: resume on the same rows, "
+                    "or start again in another folder"
+                )
         else:
-            table = compute(self.trainer, self.trainer.train_dataset)
-            if self.trainer.accelerator.is_main_process:
+            tables = {name: compute(trainer, rows) for name, rows in sets.items()}
+            if trainer.accelerator.is_main_process:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                save_file({"logps": table}, f"{path}.tmp")
+                save_file(tables, f"{path}.tmp")
                 os.replace(f"{path}.tmp", path)
-        self.trainer.reference = table.to(args.device)
+        trainer.reference = tables.pop("train").to(args.device)
+        for name, table in tables.items():
+            if name in sets:
+                trainer.eval_references[id(sets[name])] = table.to(args.device)
+
+
+def evaluation_sets(value: Any) -> dict[str, Any]:
+    """The trainer's evaluation data, one set or several by name."""
+    named = value.items() if isinstance(value, Mapping) else [("", value)]
+    return {f"eval.{name}": rows for name, rows in named if rows is not None}
 
 
 @torch.no_grad()
-def compute(trainer: PostTrainer, rows: Any) -> torch.Tensor:
+def compute(trainer: DPOTrainer, rows: Any) -> torch.Tensor:
     """`[rows, 2]` summed log-probs of both answers of every pair, under the model as it is."""
     model, state, args = trainer.model_wrapped, trainer.accelerator, trainer.args
     micro = args.per_device_train_batch_size
-    batches = GlobalBatches(len(rows), micro * state.num_processes, micro, state.process_index, state.num_processes, 0, False)
+    batches = GlobalBatches(
+        len(rows),
+        micro * state.num_processes,
+        micro,
+        state.process_index,
+        state.num_processes,
+        0,
+        False,
+    )
     table = torch.zeros(len(rows), 2, device=args.device)
     training = model.training
     model.eval()
     with adapters_off(trainer.accelerator.unwrap_model(model)):
-        for batch in DataLoader(Rows(rows), batch_sampler=batches, collate_fn=trainer.data_collator):
+        for batch in DataLoader(
+            Rows(rows), batch_sampler=batches, collate_fn=trainer.data_collator
+        ):
             batch = trainer._prepare_inputs(batch)
             with trainer.compute_loss_context_manager():
                 logps = trainer.logps(model, batch)
             if len(batch["index"]):
-                table[batch["index"]] = segment_sum(logps, batch["segment"], len(batch["tokens"])).view(-1, 2)
+                table[batch["index"]] = segment_sum(
+                    logps, batch["segment"], len(batch["tokens"])
+                ).view(-1, 2)
     model.train(training)
     return state.reduce(table, reduction="sum").cpu()
 
 
 def adapters_off(model: Any) -> Any:
     """With adapters the reference is the model without them."""
-    from contextlib import nullcontext  # noqa: PLC0415
+    from contextlib import nullcontext
 
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()

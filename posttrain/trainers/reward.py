@@ -1,4 +1,4 @@
-"""Reward model: a scalar head on the last token of each answer, trained on pairs (Bradley-Terry)."""
+"""Reward model: a scalar on the last token of each answer, trained on pairs (Bradley-Terry)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class RewardConfig(PostTrainingArguments):
 class RewardTrainer(PostTrainer):
     """Trains a reward model; saved checkpoints load with `AutoModelForSequenceClassification`."""
 
+    args: RewardConfig
     row_kind = "preference"
     head = "scalar"
     config_class = RewardConfig
@@ -34,7 +35,8 @@ class RewardTrainer(PostTrainer):
         if isinstance(model, nn.Module) and not hasattr(model, "get_base_model"):
             if "ForTokenClassification" not in type(model).__name__:
                 raise ValueError(
-                    f"model: a loaded {type(model).__name__} has no score per token; pass its folder or hub id"
+                    f"model: a loaded {type(model).__name__} has no score per token; "
+                    "pass its folder or hub id"
                 )
             make_scalar(model)  # type: ignore[arg-type]
         super().__init__(model, args, **kwargs)

@@ -8,21 +8,24 @@ rewards are equal teach nothing and, without a KL term, never reach the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
+from transformers.trainer_utils import get_last_checkpoint
 
 from posttrain.advantages import advantage
 from posttrain.errors import RecipeError
+from posttrain.formats import Row
 from posttrain.generation.local import Completion, Sampling, eos_ids, generate_ids
 from posttrain.losses import policy_loss
 from posttrain.losses.base import TokenLogps, num_items, segment_sum, token_weights
-from posttrain.models import gathered
+from posttrain.models import whole
 from posttrain.packing import EMPTY, GlobalBatches, Group, Rows, pack
 from posttrain.trainers.base import Batch, PostTrainer, PostTrainingArguments
 from posttrain.trainers.policies import FrozenReference
@@ -46,26 +49,41 @@ class RLVRConfig(PostTrainingArguments):
     learning_rate: float = field(default=1e-6, metadata={"help": "Peak learning rate."})
     num_generations: int = field(default=8, metadata={"help": "Completions per prompt."})
     num_mini_batches: int = field(default=1, metadata={"help": "Optimizer steps per rollout."})
-    max_prompt_length: int | None = field(default=1024, metadata={"help": "Longer prompts are dropped."})
-    max_completion_length: int = field(default=1024, metadata={"help": "New tokens per completion."})
+    max_prompt_length: int | None = field(
+        default=1024, metadata={"help": "Longer prompts are dropped."}
+    )
+    max_completion_length: int = field(
+        default=1024, metadata={"help": "New tokens per completion."}
+    )
     temperature: float = field(default=1.0, metadata={"help": "Sampling temperature."})
     top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling."})
     beta: float = field(default=0.0, metadata={"help": "Weight of the KL term."})
-    advantage: dict[str, Any] | str = field(default_factory=lambda: {"name": "group"}, metadata={"help": "Advantage."})
-    loss: dict[str, Any] | str = field(default_factory=lambda: {"name": "grpo"}, metadata={"help": "Policy loss."})
-    loss_reduction: str = field(default="token_mean", metadata={"help": "token_mean or sequence_mean."})
+    advantage: dict[str, Any] | str = field(
+        default_factory=lambda: {"name": "group"}, metadata={"help": "Advantage."}
+    )
+    loss: dict[str, Any] | str = field(
+        default_factory=lambda: {"name": "grpo"}, metadata={"help": "Policy loss."}
+    )
+    loss_reduction: str = field(
+        default="token_mean", metadata={"help": "token_mean or sequence_mean."}
+    )
     reward_scale: float = field(default=1.0, metadata={"help": "Worth of a score of 1."})
-    missing_eos_reward: float | None = field(default=None, metadata={"help": "Reward of a cut-off completion."})
-    generation_batch_size: int = field(default=64, metadata={"help": "Prompts completed at a time, per process."})
+    missing_eos_reward: float | None = field(
+        default=None, metadata={"help": "Reward of a cut-off completion."}
+    )
+    generation_batch_size: int = field(
+        default=64, metadata={"help": "Prompts completed at a time, per process."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         completions = self.global_batch
         if completions % (self.num_generations * self.world_size):
             raise RecipeError(
-                f"{completions} completions per step are not whole groups of {self.num_generations} on each of "
-                f"{self.world_size} processes; change per_device_train_batch_size, gradient_accumulation_steps "
-                "or num_generations"
+                f"{completions} completions per step are not whole groups of "
+                f"{self.num_generations} on each of "
+                f"{self.world_size} processes; change per_device_train_batch_size, "
+                "gradient_accumulation_steps or num_generations"
             )
 
     @property
@@ -93,7 +111,7 @@ class Rollout:
 
 
 class StepBatches(GlobalBatches):
-    """All prompts of a step in its first micro-batch; the others are empty and filled by the rollout."""
+    """All prompts of a step in its first micro-batch; the rollout fills the others."""
 
     repeats = 1
 
@@ -117,9 +135,18 @@ class RLVRTrainer(PostTrainer):
         args, train_dataset, ...: as in the other trainers.
     """
 
+    args: RLVRConfig
     row_kind = "problem"
     config_class = RLVRConfig
-    metric_names = ("reward", "pass_rate", "completion_length", "truncated", "useful_groups", "kl", "clip_share")
+    metric_names = (
+        "reward",
+        "pass_rate",
+        "completion_length",
+        "truncated",
+        "useful_groups",
+        "kl",
+        "clip_share",
+    )
     source_metric_names = ("loss", "reward", "pass_rate")
 
     def __init__(
@@ -132,26 +159,47 @@ class RLVRTrainer(PostTrainer):
         self.rewards = Rewards.of(reward_funcs)
         kwargs.setdefault("data_collator", lambda rows: [row for row in rows if row is not None])
         super().__init__(model, args, **kwargs)
-        self.advantage, self.loss = advantage(as_spec(self.args.advantage)), policy_loss(as_spec(self.args.loss))
-        self.windows: list[list[Batch]] = []
+        self.advantage, self.loss = (
+            advantage(as_spec(self.args.advantage)),
+            policy_loss(as_spec(self.args.loss)),
+        )
+        self.windows: list[
+            list[Batch]
+        ] = []  # micro-batches of steps that are rolled out, not yet run
+        self.rolled_out = 0
         self.reference = FrozenReference(self) if self.args.beta else None
         self.on_rollout: Callable[[list[Rollout]], None] | None = None
 
     # --- data -------------------------------------------------------------------------------------
+
+    def read(self, raw: Mapping[str, Any]) -> Row:
+        """A problem and every other column: reward functions may ask for them."""
+        extra = {k: v for k, v in raw.items() if k not in ("prompt", "messages", "dataset")}
+        return {**extra, **super().read({**self.rewards.defaults, **raw})}
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         args, state = self.args, self.accelerator
         per_rank = args.prompts_per_step // state.num_processes
         seed = args.data_seed if args.data_seed is not None else args.seed
         batches = StepBatches(
-            len(self.train_dataset), args.prompts_per_step, per_rank, state.process_index, state.num_processes, seed
+            len(self.train_dataset),
+            args.prompts_per_step,
+            per_rank,
+            state.process_index,
+            state.num_processes,
+            seed,
         )
         batches.repeats = args.gradient_accumulation_steps
-        return DataLoader(Rows(self.train_dataset), batch_sampler=batches, collate_fn=self.data_collator)
+        return DataLoader(
+            Rows(self.train_dataset), batch_sampler=batches, collate_fn=self.data_collator
+        )
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], torch.Tensor]:
+        if self.rolled_out:  # prompts of the rollout that a resumed run starts with
+            list(islice(epoch_iterator, self.rolled_out * num_batches))
+            self.rolled_out = 0
         if not self.windows:
             steps: list[list[dict[str, Any]]] = []
             for _ in range(self.args.num_mini_batches):
@@ -165,6 +213,29 @@ class RLVRTrainer(PostTrainer):
     def num_items(self, batch: Batch) -> torch.Tensor:
         return batch["items"]
 
+    # --- resuming between the steps of one rollout ------------------------------------------------
+
+    def rollout_file(self, checkpoint: str) -> Path:
+        return Path(checkpoint) / f"rollout-{self.accelerator.process_index}.pt"
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
+        if _internal_call and self.windows:
+            path = self.rollout_file(str(output_dir))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(self.windows, path)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """As the base's; a checkpoint from between two steps of a rollout goes on with it."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+        self.windows = []
+        if resume_from_checkpoint and self.rollout_file(str(resume_from_checkpoint)).is_file():
+            path = self.rollout_file(str(resume_from_checkpoint))
+            self.windows = torch.load(path, map_location=self.args.device, weights_only=True)
+        self.rolled_out = len(self.windows)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
     # --- rollout ----------------------------------------------------------------------------------
 
     def roll_out(self, steps: list[list[dict[str, Any]]], num_batches: int) -> list[list[Batch]]:
@@ -172,11 +243,15 @@ class RLVRTrainer(PostTrainer):
         args, rows = self.args, [row for step in steps for row in step]
         completions = self.complete([row["prompt_ids"] for row in rows])
         texts = [[self.text(c) for c in group] for group in completions]
-        scores = self.rewards(rows, texts, completions)
+        scores = self.rewards(rows, texts, completions, trainer_state=self.state)
         rewards = scores * args.reward_scale
         if args.missing_eos_reward is not None:
-            finished = torch.tensor([[c.finished for c in group] for group in completions])
-            rewards = torch.where(finished.view_as(rewards), rewards, torch.tensor(float(args.missing_eos_reward)))
+            finished = torch.tensor(
+                [[c.finished for c in g] for g in completions], dtype=torch.bool
+            )
+            rewards = torch.where(
+                finished.view_as(rewards), rewards, torch.tensor(float(args.missing_eos_reward))
+            )
         advantages = self.advantage(rewards)
         names = {name: i for i, name in enumerate(self.sources)}
         rollouts = [
@@ -194,25 +269,30 @@ class RLVRTrainer(PostTrainer):
         return windows
 
     def complete(self, prompts: list[list[int]]) -> list[list[Completion]]:
-        """Sample from the policy as it is; the draw depends on the seed, the step and the process."""
-        if not prompts:
-            return []
+        """Sample from the policy as it is; the draw depends on seed, step and process only."""
         args, model = self.args, self.accelerator.unwrap_model(self.model_wrapped)
         bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-        seed = (args.seed * 1_000_003 + self.state.global_step) * 4096 + self.accelerator.process_index
+        seed = (
+            args.seed * 1_000_003 + self.state.global_step
+        ) * 4096 + self.accelerator.process_index
         generator = torch.Generator(device=args.device).manual_seed(seed)
         sampling = Sampling(args.max_completion_length, args.temperature, args.top_p)
-        with gathered(bare.parameters()):
+        with whole(self.model_wrapped, bare):
             return generate_ids(
-                bare, prompts, sampling, eos_ids(bare, self.processing_class),
-                num_generations=args.num_generations, batch_size=args.generation_batch_size, generator=generator,
+                bare,
+                prompts,
+                sampling,
+                eos_ids(bare, self.processing_class),
+                num_generations=args.num_generations,
+                batch_size=args.generation_batch_size,
+                generator=generator,
             )
 
     def text(self, completion: Completion) -> str:
         return str(self.processing_class.decode(completion.ids, skip_special_tokens=True))
 
     def micro_batches(self, rollouts: list[Rollout], num_batches: int) -> list[Batch]:
-        """Pack the completions of a step into exactly `num_batches` micro-batches, each prompt once in each."""
+        """Pack a step's completions into exactly `num_batches`, each prompt once in each."""
         args = self.args
         useful = [r for r in rollouts if args.beta or bool(r.advantages.abs().sum() > 0)]
         flat = [(r, g) for r in useful for g in range(len(r.completions))]
@@ -230,13 +310,17 @@ class RLVRTrainer(PostTrainer):
             batch["advantages"] = values[batch["segment"]]
             batch["items"] = torch.zeros(())
             batches.append(batch)
-        lengths = torch.tensor([len(c.ids) for r in rollouts for c in r.completions])
-        batches[0]["items"] = num_items(lengths, args.loss_reduction)  # equal groups count, though they are not run
+        lengths = torch.tensor(
+            [len(c.ids) for r in rollouts for c in r.completions], dtype=torch.long
+        )
+        batches[0]["items"] = num_items(
+            lengths, args.loss_reduction
+        )  # equal groups count, though they are not run
         return batches
 
     @torch.no_grad()
     def fill_logps(self, batches: list[Batch]) -> None:
-        """Old log-probs where the policy will have moved, reference ones where there is a KL term."""
+        """Old log-probs where the policy will have moved, reference ones for the KL term."""
         args = self.args
         model = self.model_wrapped
         for batch in batches:
@@ -258,7 +342,9 @@ class RLVRTrainer(PostTrainer):
         logps = TokenLogps(policy, old, batch.get("ref_logps"))
         losses = self.loss(logps, batch["advantages"], args.beta)
         segment, tokens = batch["segment"], batch["tokens"]
-        self.source_meter("loss", segment_sum(losses, segment, len(tokens)), tokens, batch["source"])
+        self.source_meter(
+            "loss", segment_sum(losses, segment, len(tokens)), tokens, batch["source"]
+        )
         moved = ((policy.detach() - old).exp() - 1).abs() > getattr(self.loss, "epsilon", 0.2)
         self.meter("clip_share", moved.float().sum(), len(moved))
         if logps.reference is not None:
@@ -277,8 +363,16 @@ class RLVRTrainer(PostTrainer):
         per = torch.full((len(rollouts),), float(rewards.shape[1]), device=device)
         self.meter("reward", rewards.sum(), rewards.numel())
         self.meter("pass_rate", passed.sum(), passed.numel())
-        self.meter("completion_length", torch.tensor(float(sum(len(c.ids) for c in every)), device=device), len(every))
-        self.meter("truncated", torch.tensor(float(sum(not c.finished for c in every)), device=device), len(every))
+        self.meter(
+            "completion_length",
+            torch.tensor(float(sum(len(c.ids) for c in every)), device=device),
+            len(every),
+        )
+        self.meter(
+            "truncated",
+            torch.tensor(float(sum(not c.finished for c in every)), device=device),
+            len(every),
+        )
         useful = torch.stack([r.advantages for r in rollouts]).abs().sum(1).gt(0).float().to(device)
         self.meter("useful_groups", useful.sum(), len(useful))
         self.source_meter("reward", rewards.sum(1), per, source)
@@ -292,4 +386,3 @@ class RLVRTrainer(PostTrainer):
 def as_spec(value: Any) -> dict[str, Any]:
     """A method given by name or by mapping."""
     return {"name": value} if isinstance(value, str) else dict(value)
-

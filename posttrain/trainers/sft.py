@@ -23,17 +23,22 @@ class SFTConfig(PostTrainingArguments):
     """
 
     learning_rate: float = field(default=2e-5, metadata={"help": "Peak learning rate."})
-    loss_reduction: str = field(default="token_mean", metadata={"help": "token_mean, sum or sequence_mean."})
+    loss_reduction: str = field(
+        default="token_mean", metadata={"help": "token_mean, sum or sequence_mean."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loss_reduction not in REDUCTIONS:
-            raise ValueError(f"loss_reduction: got {self.loss_reduction!r}; allowed are {', '.join(REDUCTIONS)}")
+            raise ValueError(
+                f"loss_reduction: got {self.loss_reduction!r}; allowed are {', '.join(REDUCTIONS)}"
+            )
 
 
 class SFTTrainer(PostTrainer):
     """Trains on the assistant turns of conversations; nothing else reaches the loss or the head."""
 
+    args: SFTConfig
     row_kind = "conversation"
     config_class = SFTConfig
     source_metric_names = ("loss",)
@@ -46,7 +51,9 @@ class SFTTrainer(PostTrainer):
         segment, tokens = batch["segment"], batch["tokens"]
         if not len(segment):
             return nll.sum()
-        self.source_meter("loss", segment_sum(nll.detach(), segment, len(tokens)), tokens, batch["source"])
+        self.source_meter(
+            "loss", segment_sum(nll.detach(), segment, len(tokens)), tokens, batch["source"]
+        )
         return (nll * token_weights(tokens, segment, self.args.loss_reduction)).sum()
 
 

@@ -16,8 +16,16 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from posttrain import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
-from posttrain import RLVRConfig, RLVRTrainer, SFTConfig, SFTTrainer
+from posttrain import (
+    DPOConfig,
+    DPOTrainer,
+    RewardConfig,
+    RewardTrainer,
+    RLVRConfig,
+    RLVRTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
 
 KINDS = {
     "sft": (SFTTrainer, SFTConfig),
@@ -46,9 +54,7 @@ def train(run: dict[str, Any]) -> None:
         **run["config"],
     )
     options = {"reward_funcs": shortness} if run["kind"] == "rlvr" else {}
-    trainer = trainer_class(
-        model=run["model"], args=args, train_dataset=run["rows"], **options
-    )
+    trainer = trainer_class(model=run["model"], args=args, train_dataset=run["rows"], **options)
     trainer.train()
     trainer.save_model(str(out / "model"))
     if trainer.accelerator.is_main_process:

@@ -1,9 +1,4 @@
-"""Rows -> input_ids and labels through the chat template, applied once to the whole conversation.
-
-What is trained is found in the rendered text, not in token counts: an assistant turn's span runs
-from where its generation prompt ends to the end of its EOS. A token is trained when it lies inside
-a span, so the mask can be proven by decoding it, whatever the template or the tokenizer.
-"""
+"""Rows -> input_ids and labels through the chat template, applied once to a conversation."""
 
 from __future__ import annotations
 
@@ -11,129 +6,38 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from posttrain.errors import DataError, ModelError, nearest
-from posttrain.formats import Message, Row
+from posttrain.errors import DataError
+from posttrain.formats import Row
+from posttrain.tokens.spans import (
+    IGNORE,
+    answer_span,
+    check_tokenizer,
+    conversation_spans,
+    load_template,
+    mask,
+    render,
+    template_names,
+    token_ranges,
+)
 
-IGNORE = -100
+__all__ = [
+    "IGNORE",
+    "Tokenized",
+    "Tokenizer",
+    "check_tokenizer",
+    "load_template",
+    "render",
+    "show",
+    "template_names",
+    "tokenize",
+]
+
 BATCH = 1000
-
-
-def template_names() -> list[str]:
-    """Names of the chat templates that ship with posttrain."""
-    folder = resources.files("posttrain") / "templates"
-    return sorted(p.name.removesuffix(".jinja") for p in folder.iterdir() if p.name.endswith(".jinja"))
-
-
-def load_template(name: str) -> str:
-    """The text of a shipped chat template, or of a `.jinja` file.
-
-    Raises:
-        DataError: neither a known name nor an existing file.
-    """
-    if name in template_names():
-        return (resources.files("posttrain") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
-    if name.endswith(".jinja") and Path(name).is_file():
-        return Path(name).read_text(encoding="utf-8")
-    raise DataError(f"chat_template: {name!r} is neither a .jinja file nor a known template{nearest(name, template_names())}")
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, needs_template: bool = True) -> None:
-    """Refuse a tokenizer that would train a model which cannot stop, or that has no template.
-
-    Raises:
-        ModelError: no EOS token, no offsets (slow tokenizer), or no chat template.
-    """
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"the tokenizer of {tokenizer.name_or_path!r} has no EOS token, so no answer could learn to end; "
-            "set `eos_token` in its tokenizer_config.json"
-        )
-    if not tokenizer.is_fast:
-        raise ModelError(f"the tokenizer of {tokenizer.name_or_path!r} is a slow one; posttrain needs character offsets")
-    if needs_template and not tokenizer.chat_template:
-        raise ModelError(
-            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template; set `chat_template:` in the recipe "
-            f"(known: {', '.join(template_names())}, or a .jinja file)"
-        )
-
-
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation_prompt: bool = False) -> str:
-    """The template applied to messages, as text.
-
-    Raises:
-        DataError: the template refuses the messages (an unknown role, say).
-    """
-    try:
-        return tokenizer.apply_chat_template(  # type: ignore[return-value]
-            list(messages), tokenize=False, add_generation_prompt=generation_prompt
-        )
-    except Exception as error:  # jinja's own errors, raised by arbitrary templates
-        raise DataError(f"the chat template refuses the conversation: {error}") from error
-
-
-def answer_span(tokenizer: PreTrainedTokenizerBase, before: str, after: str) -> tuple[int, int]:
-    """Characters of an answer and its EOS, given the text up to its header and the text up to its end.
-
-    Raises:
-        DataError: the template does not extend the text, so the answer cannot be located.
-    """
-    if not after.startswith(before):
-        raise DataError("the chat template rewrites earlier turns, so the answer cannot be located in the text")
-    eos = str(tokenizer.eos_token)
-    end = after.rfind(eos)
-    return len(before), end + len(eos) if end >= len(before) else len(after)
-
-
-def conversation_spans(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
-    """The whole conversation as text, and the characters that are trained: every answer with its EOS."""
-    text = render(tokenizer, messages)
-    spans = []
-    for i, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = render(tokenizer, messages[:i], generation_prompt=True)
-        after = text if i == len(messages) - 1 else render(tokenizer, messages[: i + 1])
-        start, end = answer_span(tokenizer, before, after)
-        if text[:end] != after[:end]:
-            raise DataError("the chat template renders a turn differently once others follow it")
-        spans.append((start, end))
-    return text, spans
-
-
-def token_ranges(offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Character ranges that tile the text.
-
-    Byte-level tokenizers leave leading spaces out of their offsets; the space belongs to the token.
-    The tokens that share one multi-byte character share its range.
-    """
-    ranges: list[tuple[int, int]] = []
-    position = 0
-    for start, end in offsets:
-        if ranges and start < end <= position:
-            ranges.append(ranges[-1])
-            continue
-        end = max(end, position)
-        ranges.append((position, end))
-        position = end
-    return ranges
-
-
-def mask(ids: Sequence[int], ranges: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[int]:
-    """Labels: the token where its characters lie in a span, -100 elsewhere."""
-    labels, which = [], 0
-    for token, (start, end) in zip(ids, ranges, strict=True):
-        while which < len(spans) and start >= spans[which][1]:
-            which += 1
-        inside = which < len(spans) and spans[which][0] <= start and end <= spans[which][1]
-        labels.append(token if inside else IGNORE)
-    return labels
 
 
 @dataclass
@@ -169,8 +73,13 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Tokens and character ranges of each text. The template owns BOS: none is added here."""
-        out = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return [(ids, token_ranges(o)) for ids, o in zip(out["input_ids"], out["offset_mapping"], strict=True)]
+        out = self.tokenizer(
+            list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        return [
+            (ids, token_ranges(o))
+            for ids, o in zip(out["input_ids"], out["offset_mapping"], strict=True)
+        ]
 
     def fit(self, length: int) -> None:
         """Apply `truncation` to a sequence of `length` tokens: raises when the row must go."""
@@ -181,13 +90,21 @@ class Tokenizer:
         """Pretraining rows: every token is trained, EOS at the end."""
         out: list[Row | DataError] = []
         for ids, _ in self.encode([row["text"] for row in rows]):
-            ids = [*ids, self.tokenizer.eos_token_id][: self.max_length]
+            ids = [*ids, self.tokenizer.eos_token_id]
+            try:
+                self.fit(len(ids))
+            except DataError as error:
+                out.append(error)
+                continue
+            ids = ids[: self.max_length]
             out.append({"input_ids": ids, "labels": list(ids)})
         return out
 
     def conversation(self, rows: Sequence[Row]) -> list[Row | DataError]:
         """SFT rows: `input_ids`, `labels`."""
-        return self.spanned(rows, lambda row: [conversation_spans(self.tokenizer, row["messages"])], self.finish)
+        return self.spanned(
+            rows, lambda row: [conversation_spans(self.tokenizer, row["messages"])], self.finish
+        )
 
     def finish(self, row: Row, encoded: list[tuple[list[int], list[int]]]) -> Row:
         (ids, labels), size = encoded[0], self.max_length
@@ -197,7 +114,7 @@ class Tokenizer:
         return {"input_ids": ids[:size], "labels": labels[:size]}
 
     def preference(self, rows: Sequence[Row]) -> list[Row | DataError]:
-        """Pairs: `prompt_ids` shared by both, `chosen_ids`, `rejected_ids` (all of them trained)."""
+        """Pairs: `prompt_ids` shared by both, `chosen_ids`, `rejected_ids` (trained whole)."""
 
         def sides(row: Row) -> list[tuple[str, list[tuple[int, int]]]]:
             before = render(self.tokenizer, row["prompt"], generation_prompt=True)
@@ -228,7 +145,11 @@ class Tokenizer:
             raise DataError("no trained token is left within max_length")
         if chosen[:size] == rejected[:size]:
             raise DataError("chosen and rejected are the same tokens within max_length")
-        return {"prompt_ids": chosen[:shared], "chosen_ids": chosen[shared:size], "rejected_ids": rejected[shared:size]}
+        return {
+            "prompt_ids": chosen[:shared],
+            "chosen_ids": chosen[shared:size],
+            "rejected_ids": rejected[shared:size],
+        }
 
     def problem(self, rows: Sequence[Row]) -> list[Row | DataError]:
         """Problems: `prompt_ids` up to the generation prompt; everything else is kept as it is."""
@@ -240,8 +161,12 @@ class Tokenizer:
             ids = encoded[0][0]
             if self.max_prompt_length is not None and len(ids) > self.max_prompt_length:
                 raise DataError(f"prompt longer than max_prompt_length {self.max_prompt_length}")
-            keep = {"ground_truth": row["ground_truth"], "verifier": row["verifier"]}
-            return {"prompt_ids": ids, "prompt": json.dumps(row["prompt"], ensure_ascii=False), **keep}
+            keep = {name: value for name, value in row.items() if name != "source"}
+            return {
+                **keep,
+                "prompt_ids": ids,
+                "prompt": json.dumps(row["prompt"], ensure_ascii=False),
+            }
 
         return self.spanned(rows, prompt, finish)
 
@@ -251,7 +176,7 @@ class Tokenizer:
         texts_of: Callable[[Row], list[tuple[str, list[tuple[int, int]]]]],
         finish: Callable[[Row, list[tuple[list[int], list[int]]]], Row],
     ) -> list[Row | DataError]:
-        """Render, encode in one batch, mask, finish. A row that cannot be used becomes its reason."""
+        """Render, encode in one batch, mask, finish. An unusable row becomes its reason."""
         out: list[Row | DataError] = []
         texts: list[tuple[str, list[tuple[int, int]]]] = []
         owners: list[int] = []
@@ -265,7 +190,9 @@ class Tokenizer:
             texts.extend(parts)
             owners.extend([i] * len(parts))
         encoded: dict[int, list[tuple[list[int], list[int]]]] = {}
-        for owner, (_, spans), (ids, ranges) in zip(owners, texts, self.encode([t for t, _ in texts]) if texts else [], strict=True):
+        for owner, (_, spans), (ids, ranges) in zip(
+            owners, texts, self.encode([t for t, _ in texts]) if texts else [], strict=True
+        ):
             encoded.setdefault(owner, []).append((ids, mask(ids, ranges, spans)))
         for i, parts_of_row in encoded.items():
             try:
@@ -276,7 +203,10 @@ class Tokenizer:
 
 
 def tokenize(
-    rows: Iterable[Row], kind: str, tokenizer: Tokenizer, progress: Callable[[int], None] = lambda n: None
+    rows: Iterable[Row],
+    kind: str,
+    tokenizer: Tokenizer,
+    progress: Callable[[int], None] = lambda n: None,
 ) -> Tokenized:
     """Tokenise every row of a stage; count per source what was kept, cut and dropped, and why.
 
@@ -294,11 +224,17 @@ def tokenize(
             counts = result.counts.setdefault(source, Counter())
             if isinstance(out, DataError):
                 if tokenizer.truncation == "error" and "longer than max_length" in str(out):
-                    raise DataError(f"source {source!r}: a row is {out}; raise max_length or set truncation: truncate")
+                    raise DataError(
+                        f"source {source!r}: a row is {out}; raise max_length "
+                        "or set truncation: truncate"
+                    )
                 result.dropped.setdefault(source, Counter())[str(out)] += 1
                 continue
+            done = len(columns.get("source", ()))
             for name, value in (*out.items(), ("source", source)):
-                columns.setdefault(name, []).append(value)
+                columns.setdefault(name, [None] * done).append(value)
+            for values in columns.values():  # a column that only other rows have
+                values.extend([None] * (done + 1 - len(values)))
             counts.update(count(out, tokenizer))
         progress(len(batch))
 
@@ -330,7 +266,9 @@ def count(row: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, int]:
         "rows": 1,
         "tokens": tokens,
         "trained_tokens": sum(label != IGNORE for _, labels in sides for label in labels),
-        "truncated": sum(len(ids) + prompt >= tokenizer.max_length and ids[-1] != eos for ids, _ in sides),
+        "truncated": sum(
+            len(ids) + prompt >= tokenizer.max_length and ids[-1] != eos for ids, _ in sides
+        ),
         "without_eos": sum(eos not in labels for _, labels in sides),
     }
 
@@ -339,18 +277,25 @@ def check_trained(result: Tokenized, kind: str) -> None:
     """Stop a run that would learn nothing, or never learn to stop."""
     reasons: Counter[str] = sum(result.dropped.values(), Counter())
     if not len(result.rows):
-        why = "; ".join(f"{n} rows: {reason}" for reason, n in reasons.most_common(3)) or "the sources are empty"
+        why = (
+            "; ".join(f"{n} rows: {reason}" for reason, n in reasons.most_common(3))
+            or "the sources are empty"
+        )
         raise DataError(f"no row is left to train on ({why})")
     if kind == "problem":
         return
     for source, counts in result.counts.items():
         if not counts["trained_tokens"]:
-            why = "; ".join(f"{n} rows: {reason}" for reason, n in result.dropped.get(source, Counter()).most_common(3))
+            why = "; ".join(
+                f"{n} rows: {reason}"
+                for reason, n in result.dropped.get(source, Counter()).most_common(3)
+            )
             raise DataError(f"source {source!r}: no token is trained ({why})")
     if all(counts["without_eos"] >= counts["rows"] for counts in result.counts.values()):
         raise DataError(
-            "EOS is not trained in any row, so the model would never learn to stop: the chat template "
-            "must end each answer with the tokenizer's EOS, and max_length must leave room for it"
+            "EOS is not trained in any row, so the model would never learn to stop: the chat "
+            "template must end each answer with the tokenizer's EOS, and max_length must leave "
+            "room for it"
         )
 
 
@@ -361,11 +306,14 @@ def show(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
     elif "chosen_ids" in row:
         prompt = [(t, IGNORE) for t in row["prompt_ids"]]
         chosen = show({"input_ids": row["chosen_ids"], "labels": row["chosen_ids"]}, tokenizer)
-        rejected = show({"input_ids": row["rejected_ids"], "labels": row["rejected_ids"]}, tokenizer)
+        rejected = show(
+            {"input_ids": row["rejected_ids"], "labels": row["rejected_ids"]}, tokenizer
+        )
         shared = tokenizer.decode([t for t, _ in prompt])
         return f"{shared}\n--- chosen\n{chosen}\n--- rejected\n{rejected}"
     else:
-        return f"{tokenizer.decode(row['prompt_ids'])}\n--- ground truth ({row['verifier']})\n{row['ground_truth']}"
+        truth = f"--- ground truth ({row['verifier']})\n{row['ground_truth']}"
+        return f"{tokenizer.decode(row['prompt_ids'])}\n{truth}"
     text, run, trained = [], [], False
     for token, label in [*parts, (None, None)]:
         now = label is not None and label != IGNORE

@@ -1,0 +1,28 @@
+"""Libraries that talk while they load are told not to, and none of them calls home."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+
+def quiet() -> None:
+    """Leave the terminal to the run's own lines; must come before the libraries are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DS_LOG_LEVEL", "error")
+    for name in ("bitsandbytes", "DeepSpeed", "torch.distributed", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+
+
+def quiet_bars() -> None:
+    """Switch off the progress bars that libraries draw beside ours."""
+    import datasets  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()

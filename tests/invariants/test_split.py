@@ -1,0 +1,90 @@
+"""A global batch is one thing: how it is cut into micro-batches changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from posttrain import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+
+SPLITS = [(8, 1), (4, 2), (2, 4), (1, 8)]
+SFT_ROWS = [
+    {"prompt": f"What is {n} plus 1?", "completion": f"It is {n + 1}." + " Yes." * (n % 5)}
+    for n in range(20)  # 8 + 8 + 4: the third step is a partial one
+]
+PAIR_ROWS = [
+    {
+        "prompt": f"What is {n} plus 1?",
+        "chosen": f"It is {n + 1}." + " Yes." * (n % 4),
+        "rejected": f"Is it {n}?" + " No." * (n % 3),
+    }
+    for n in range(20)
+]
+NORMALISED = {"name": "dpo", "length_normalise": True, "beta": 5.0}
+
+
+def train(
+    trainer_class: type, config: Any, model: str, rows: Any
+) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Losses of three steps and the weights after them."""
+    trainer = trainer_class(model=model, args=config, train_dataset=rows)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return losses, {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+def settings(config_class: type, out: Path, micro: int, steps: int, **more: Any) -> Any:
+    return config_class(
+        output_dir=str(out),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=steps,
+        num_train_epochs=1,
+        # plain SGD: the weights move by the gradient itself, so equal weights are equal gradients
+        optim="sgd",
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        **{"learning_rate": 0.05, **more},
+    )
+
+
+@pytest.mark.parametrize(
+    ("trainer_class", "config_class", "rows", "more"),
+    [
+        (SFTTrainer, SFTConfig, SFT_ROWS, {}),
+        (SFTTrainer, SFTConfig, SFT_ROWS, {"loss_reduction": "sum", "learning_rate": 1e-3}),
+        (SFTTrainer, SFTConfig, SFT_ROWS, {"loss_reduction": "sequence_mean"}),
+        (DPOTrainer, DPOConfig, PAIR_ROWS, {}),
+        (DPOTrainer, DPOConfig, PAIR_ROWS, {"loss": NORMALISED}),
+        (RewardTrainer, RewardConfig, PAIR_ROWS, {}),
+    ],
+    ids=["sft", "sft_sum", "sft_sequence_mean", "dpo", "dpo_norm", "reward"],
+)
+def test_a_batch_may_be_split_in_any_way(
+    trainer_class: type,
+    config_class: type,
+    rows: Any,
+    more: dict[str, Any],
+    checkpoint: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    model = checkpoint()
+    whole, *others = [
+        train(trainer_class, settings(config_class, tmp_path, *split, **more), model, rows)
+        for split in SPLITS
+    ]
+    assert len(whole[0]) == 3
+    start = AutoModelForCausalLM.from_pretrained(model).model.layers[0].mlp.up_proj.weight
+    assert not torch.equal(start, whole[1]["model.layers.0.mlp.up_proj.weight"])
+    for losses, weights in others:
+        assert losses == pytest.approx(whole[0], rel=1e-5)
+        for name, weight in weights.items():
+            torch.testing.assert_close(weight, whole[1][name], rtol=1e-5, atol=2e-7, msg=name)

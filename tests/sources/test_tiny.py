@@ -1,0 +1,125 @@
+"""The generated tasks: right answers, an honest split, rows that every stage can read."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from posttrain.formats import to_row
+from posttrain.recipe import Source
+from posttrain.sources import open_source, tiny
+from posttrain.verifiers import verify
+
+NUMBER = 600
+
+
+def take(rows: Iterator[dict[str, Any]], number: int = NUMBER) -> list[dict[str, Any]]:
+    return list(itertools.islice(rows, number))
+
+
+def prompts(kind: str, rows: list[dict[str, Any]]) -> list[str]:
+    read = [to_row(kind, row) for row in rows]
+    return [row.get("messages", row.get("prompt"))[0]["content"] for row in read]
+
+
+TRAINING = {
+    "conversation": tiny.conversations,
+    "preference": tiny.preferences,
+    "problem": tiny.problems,
+}
+
+
+@pytest.mark.parametrize("kind", TRAINING)
+def test_held_out_prompts_are_never_trained_on(kind: str) -> None:
+    seen = prompts(kind, take(TRAINING[kind](3)))
+    assert len(set(seen)) > NUMBER / 4
+    assert not any(tiny.held_out(prompt) for prompt in seen)
+
+
+@pytest.mark.parametrize("kind", ["preference", "problem"])
+def test_evaluation_prompts_are_all_held_out(kind: str) -> None:
+    seen = prompts(kind, take(TRAINING[kind](3, held=True)))
+    assert all(tiny.held_out(prompt) for prompt in seen)
+
+
+def test_a_tenth_is_held_out() -> None:
+    rng = random.Random(5)
+    drawn = {tiny.word_problem(rng)["prompt"] for _ in range(4000)}
+    assert 0.08 < sum(map(tiny.held_out, drawn)) / len(drawn) < 0.12
+
+
+@pytest.mark.parametrize("kind", ["text", *TRAINING])
+def test_a_seed_is_a_sequence(kind: str) -> None:
+    generator = tiny.text if kind == "text" else TRAINING[kind]
+    assert take(generator(1), 20) == take(generator(1), 20)
+    assert take(generator(1), 20) != take(generator(2), 20)
+
+
+SUMS = re.compile(r"(\d+)([+-])(\d+)=(-?\d+)")
+
+
+def wrong_sums(text: str) -> int:
+    value = {"+": int.__add__, "-": int.__sub__}
+    found = SUMS.findall(text)
+    return sum(value[sign](int(a), int(b)) != int(c) for a, sign, b, c in found)
+
+
+def test_sums_in_pretraining_text_are_right() -> None:
+    texts = [row["text"] for row in take(tiny.text(2))]
+    assert sum(len(SUMS.findall(text)) for text in texts) > NUMBER / 2
+    assert not any(map(wrong_sums, texts))
+
+
+def test_worked_answers_are_right() -> None:
+    rng = random.Random(8)
+    for _ in range(NUMBER):
+        problem = tiny.word_problem(rng)
+        answer, result = tiny.worked(problem), str(problem["result"])
+        assert SUMS.findall(answer) and wrong_sums(answer) == 0
+        assert verify("gsm8k", answer, result).score == 1
+        assert verify("gsm8k", tiny.bare(problem), result).score == 1
+        assert wrong_sums(tiny.slipped(problem, rng)) == 1
+        assert verify("gsm8k", tiny.slipped(problem, rng), result).score == 0
+
+
+def test_a_problem_worked_by_hand() -> None:
+    problem = {"steps": ((34, "+", 27, 61), (61, "-", 15, 46)), "result": 46}
+    assert tiny.worked(problem) == "34+27=61. 61-15=46. The answer is 46."
+    assert tiny.bare(problem) == "The answer is 46."
+
+
+def test_constraints_accept_their_own_answer_and_no_empty_one() -> None:
+    rng = random.Random(9)
+    for _ in range(NUMBER):
+        task = tiny.constraint_problem(rng)
+        truth = {"instruction_id_list": task["ids"], "kwargs": task["kwargs"]}
+        verdict = verify("ifeval", task["answer"], truth)
+        assert verdict.score == 1, (task, verdict)
+        assert verify("ifeval", "", truth).score < 1
+
+
+def test_every_problem_has_a_truth_that_its_verifier_reads() -> None:
+    rows = take(tiny.problems(4))
+    assert {row["verifier"] for row in rows} == {"gsm8k", "ifeval"}
+    for row in rows:
+        problem = to_row("problem", row)
+        assert verify(problem["verifier"], "", problem["ground_truth"]).score < 1
+
+
+def test_pairs_prefer_the_worked_answer() -> None:
+    for row in take(tiny.preferences(6)):
+        assert SUMS.findall(row["chosen"]) and wrong_sums(row["chosen"]) == 0
+        assert not SUMS.findall(row["rejected"]) or wrong_sums(row["rejected"]) == 1
+
+
+def test_a_source_has_a_seed_of_its_own() -> None:
+    def rows(seed: int | None, recipe_seed: int) -> Any:
+        source = Source(path="generated:tiny_text", num_samples=5, seed=seed)
+        return open_source(source, recipe_seed).rows
+
+    assert rows(None, 1) == rows(1, 2) != rows(None, 2)
