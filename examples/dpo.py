@@ -1,6 +1,6 @@
 """Direct preference optimisation as one plain loop: what `DPOTrainer` must equal, step by step.
 
-    python examples/dpo.py MODEL PAIRS.jsonl       # pairs: {"prompt": ..., "chosen": ..., "rejected": ...}
+    python examples/dpo.py MODEL PAIRS.jsonl    # {"prompt": ..., "chosen": ..., "rejected": ...}
 
 Every answer is forwarded with its own copy of the prompt; a second model is the reference.
 """
@@ -26,7 +26,9 @@ def answer_logp(model: torch.nn.Module, prompt: list[int], answer: list[int]) ->
     return logps.gather(1, torch.tensor(answer)[:, None]).sum()
 
 
-def pair_loss(model: torch.nn.Module, reference: torch.nn.Module, row: dict, beta: float, normalise: bool) -> torch.Tensor:  # type: ignore[type-arg]
+def pair_loss(
+    model: torch.nn.Module, reference: torch.nn.Module, row: dict, beta: float, normalise: bool
+) -> torch.Tensor:
     """-log sigmoid of the difference of the answers' log-ratios."""
     ratios = []
     for side in ("chosen_ids", "rejected_ids"):
@@ -37,7 +39,10 @@ def pair_loss(model: torch.nn.Module, reference: torch.nn.Module, row: dict, bet
     return -torch.nn.functional.logsigmoid(beta * (ratios[0] - ratios[1]))
 
 
-def train(model, rows, *, steps, batch_size, learning_rate, beta=0.1, normalise=False, seed=42, max_grad_norm=1.0):  # type: ignore[no-untyped-def]
+def train(
+    model, rows, *, steps, batch_size, learning_rate, beta=0.1, normalise=False, seed=42,
+    max_grad_norm=1.0,
+):  # fmt: skip
     """Train for some steps and return the loss of each."""
     reference = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
@@ -49,7 +54,10 @@ def train(model, rows, *, steps, batch_size, learning_rate, beta=0.1, normalise=
         for batch in batches:
             if len(losses) == steps:
                 return losses
-            loss = torch.stack([pair_loss(model, reference, rows[i], beta, normalise) for i in batch if i >= 0]).mean()
+            pairs = [rows[i] for i in batch if i >= 0]
+            loss = torch.stack(
+                [pair_loss(model, reference, row, beta, normalise) for row in pairs]
+            ).mean()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
             optimizer.step()

@@ -25,7 +25,7 @@ def token_nll(model: torch.nn.Module, input_ids: list[int], labels: list[int]) -
     return torch.nn.functional.cross_entropy(logits[trained], targets[trained], reduction="none")
 
 
-def train(model, rows, *, steps, batch_size, learning_rate, seed=42, max_grad_norm=1.0):  # type: ignore[no-untyped-def]
+def train(model, rows, *, steps, batch_size, learning_rate, seed=42, max_grad_norm=1.0):
     """Train for some steps and return the loss of each."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
@@ -36,7 +36,8 @@ def train(model, rows, *, steps, batch_size, learning_rate, seed=42, max_grad_no
         for batch in batches:
             if len(losses) == steps:
                 return losses
-            nll = [token_nll(model, rows[i]["input_ids"], rows[i]["labels"]) for i in batch if i >= 0]
+            some = [rows[i] for i in batch if i >= 0]
+            nll = [token_nll(model, row["input_ids"], row["labels"]) for row in some]
             loss = torch.cat(nll).mean()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)

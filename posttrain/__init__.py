@@ -1,4 +1,4 @@
-"""posttrain: SFT, DPO, reward models and RLVR, driven by one recipe. Importing this loads no torch."""
+"""SFT, DPO, reward models and RLVR, driven by one recipe. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EXPORTS = {
     "run": "posttrain.pipeline",
 }
 
-__all__ = ["__version__", *sorted(_EXPORTS)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_EXPORTS)]
 
 
 def __getattr__(name: str) -> Any:

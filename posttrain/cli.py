@@ -42,6 +42,16 @@ def _option(name: str, help: str, **limits: Any) -> Any:  # with underscores, an
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
 
 
+def _tell(line: str) -> None:
+    """A line of progress, of one process."""
+    if _is_main_process():
+        typer.echo(line, err=True)
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _overrides(ctx: typer.Context, recipe: Path, stage: str | None = None) -> list[str]:
     """The overrides, of a recipe that was read with them: its faults come before slow imports."""
     from posttrain.recipe import load_recipe, parse_override_args
@@ -49,7 +59,7 @@ def _overrides(ctx: typer.Context, recipe: Path, stage: str | None = None) -> li
     if recipe.name.startswith("-"):
         raise typer.BadParameter(f"the recipe comes first, before {recipe}", param_hint="RECIPE")
     overrides = parse_override_args(ctx.args)
-    with warnings.catch_warnings(action="ignore"):  # the command reads it again, and warns then
+    with warnings.catch_warnings(action="ignore"):  # the command reads it again, and tells then
         load_recipe(recipe, overrides, stage=stage)
     return overrides
 
@@ -68,15 +78,20 @@ def run(
     overrides = _overrides(ctx, recipe, stage)
     from posttrain.pipeline import run as run_recipe
 
-    run_recipe(
-        recipe,
-        overrides=overrides,
-        stage=stage,
-        from_stage=from_stage,
-        smoke=smoke,
-        run_dir=run_dir,
-        hardware=hardware,
-    )
+    try:
+        run_recipe(
+            recipe,
+            overrides=overrides,
+            stage=stage,
+            from_stage=from_stage,
+            smoke=smoke,
+            run_dir=run_dir,
+            hardware=hardware,
+        )
+    except KeyboardInterrupt as stop:
+        if _is_main_process():
+            typer.echo("posttrain: interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(128 + getattr(stop, "signum", signal.SIGINT)) from None
 
 
 @app.command(**OVERRIDABLE)
@@ -84,9 +99,9 @@ def check(ctx: typer.Context, recipe: RecipePath) -> None:
     """Read a recipe and resolve every name in it; train nothing."""
     overrides = _overrides(ctx, recipe)
     from posttrain.pipeline import check as check_recipe
-    from posttrain.recipe import load_recipe
+    from posttrain.pipeline import read_recipe
 
-    check_recipe(load_recipe(recipe, overrides), recipe)
+    check_recipe(read_recipe(recipe, overrides), recipe)
     typer.echo(f"{recipe}: no fault found")
 
 
@@ -134,16 +149,21 @@ def evaluate(
 ) -> None:
     """Score a model on evaluation tasks."""
     with contextlib.redirect_stdout(sys.stderr):  # imports log too, and stdout is for the scores
-        from posttrain.evals.run import evaluate_path
+        from posttrain.pipeline.processes import processes  # it quietens what comes next
 
-        scores = evaluate_path(
-            model,
-            [name.strip() for name in tasks.split(",")],
-            num_samples=num_samples,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            progress=lambda line: typer.echo(line, err=True),
-        )
+        from posttrain.evals.run import evaluate_path  # isort: skip
+
+        with processes():
+            scores = evaluate_path(
+                model,
+                [name.strip() for name in tasks.split(",")],
+                num_samples=num_samples,
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                progress=_tell,
+            )
+    if not _is_main_process():
+        return
     rows = [f"{t:24} {r['score']:.4f} ± {r['stderr']:.4f}  n={r['n']}" for t, r in scores.items()]
     typer.echo(json.dumps(scores, indent=2) if as_json else "\n".join(rows))
 
@@ -191,9 +211,9 @@ def _fail(message: str) -> NoReturn:
     All processes of a launch meet the same fault. Rank 0 tells; its end makes the launcher stop
     the others, which therefore wait, and speak only if the fault was theirs alone.
     """
-    if (rank := os.environ.get("RANK", "0")) != "0":
+    if not _is_main_process():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(GRACE_SECONDS)
-        message = f"[rank {rank}] {message}"
+        message = f"[rank {os.environ['RANK']}] {message}"
     typer.echo(f"posttrain: {message}", err=True)
     sys.exit(2)

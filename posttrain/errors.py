@@ -52,7 +52,9 @@ class RecipeError(PosttrainError, ValueError):
         if len(self.faults) == 1:
             text = f"{prefix}{self.faults[0]}"
         else:
-            text = f"{prefix}{len(self.faults)} faults\n" + "\n".join(f"  - {f}" for f in self.faults)
+            text = f"{prefix}{len(self.faults)} faults\n" + "\n".join(
+                f"  - {f}" for f in self.faults
+            )
         super().__init__(text)
 
 
@@ -82,6 +84,11 @@ class MissingExtraError(PosttrainError, ImportError):
         )
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message: the rest is advice about the library."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: `; did you mean X?` and the names there are."""
     names = sorted(known)
@@ -96,8 +103,8 @@ def build(what: str, table: Mapping[str, Callable[..., Any]], spec: Mapping[str,
     Raises:
         RecipeError: an unknown name, an unknown option or a value the method refuses.
     """
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = options.pop("name", None)
+    options: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name: Any = options.pop("name", None)
     if name not in table:
         raise RecipeError(f"unknown {what} {name!r}{nearest(str(name), table)}")
     allowed = [f.name for f in fields(table[name])]  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
 """The row shapes that travel down the road, and the `Generate` protocol. No torch here.
 
-    text          {"text": str}                                                       pretraining
-    conversation  {"messages": [Message, ...]}                                        SFT
-    preference    {"prompt": [Message, ...], "chosen": [Message], "rejected": [...]}  DPO, reward
-    problem       {"prompt": [Message, ...], "ground_truth": str, "verifier": str}    RLVR, evaluation
+    text          {"text": str}                                                       pretrain
+    conversation  {"messages": [Message, ...]}                                        sft
+    preference    {"prompt": [Message, ...], "chosen": [Message], "rejected": [...]}  dpo, reward
+    problem       {"prompt": [Message, ...], "ground_truth": str, "verifier": str}    rlvr, eval
 
 Every row also carries `source`, the name of where it came from, all the way to the loss.
 `to_row(kind, raw)` turns what the ecosystem writes (messages; prompt/completion; strings or
@@ -59,11 +59,15 @@ def to_messages(value: Any, role: str, field: str) -> list[Message]:
     if isinstance(value, str):
         return [{"role": role, "content": value}]
     if not isinstance(value, Sequence) or not value:
-        raise DataError(f"`{field}` must be a string or a non-empty list of messages, got {value!r}")
+        raise DataError(
+            f"`{field}` must be a string or a non-empty list of messages, got {value!r}"
+        )
     messages: list[Message] = []
     for i, message in enumerate(value):
         if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-            raise DataError(f"`{field}[{i}]` needs a role among {', '.join(ROLES)}, got {message!r}")
+            raise DataError(
+                f"`{field}[{i}]` needs a role among {', '.join(ROLES)}, got {message!r}"
+            )
         if not isinstance(message.get("content"), str):
             raise DataError(f"`{field}[{i}].content` must be text, got {message.get('content')!r}")
         messages.append({"role": message["role"], "content": message["content"]})
@@ -91,10 +95,12 @@ def to_conversation(raw: Mapping[str, Any]) -> Row:
     else:
         raise DataError(
             f"an SFT row needs `messages`, or `prompt` and `completion`; it has {sorted(raw)} "
-            "(name the fields with `columns:`, e.g. columns: {prompt: question, completion: answer})"
+            "(name the fields with `columns:`, as in {prompt: question, completion: answer})"
         )
     if not any(m["role"] == "assistant" and m["content"].strip() for m in messages):
-        raise DataError("the row has no assistant turn with text, so there is nothing to learn from it")
+        raise DataError(
+            "the row has no assistant turn with text, so there is nothing to learn from it"
+        )
     return {"messages": messages}
 
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from posttrain.attention import set_attention
-from posttrain.errors import MissingExtraError, ModelError
+from posttrain.errors import MissingExtraError, ModelError, first_line
 from posttrain.tokens import load_template
 
 
@@ -55,11 +55,13 @@ def check_checkpoint(path: str) -> None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            files = sorted(set(shards))
         except (ValueError, KeyError, AttributeError, TypeError):
             raise ModelError(f"{index} is corrupt; download or copy it again") from None
     else:
-        files = sorted(p.name for p in folder.glob("*.safetensors") if not p.name.startswith("adapter"))
+        names = (p.name for p in folder.glob("*.safetensors"))
+        files = sorted(name for name in names if not name.startswith("adapter"))
     if not files:
         raise ModelError(
             f"{path!r} holds no weights (*.safetensors): copy them there; "
@@ -74,21 +76,31 @@ def check_checkpoint(path: str) -> None:
                 f"{path!r}: {index.name} names {name}, which is missing; copy it there"
             ) from None
         except SafetensorError as error:
-            raise ModelError(f"{folder / name} is corrupt ({error}); download or copy it again") from error
+            raise ModelError(
+                f"{folder / name} is corrupt ({error}); download or copy it again"
+            ) from error
 
 
 def load_tokenizer(
-    path: str, *, chat_template: str | None = None, revision: str | None = None, trust_remote_code: bool = False
+    path: str,
+    *,
+    chat_template: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> PreTrainedTokenizerBase:
     """A tokenizer with its chat template set: a shipped name, a .jinja file, or its own."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
     except Exception as error:  # a damaged tokenizer.json raises whatever its parser met
         folder = Path(path)
-        why, advice = first_line(error), "; copy its tokenizer files again" if folder.is_dir() else ""
-        if folder.is_dir() and not any(folder.glob("tokenizer*")):
-            why, advice = "it has no tokenizer.json", "; copy it there, or set tokenizer_name_or_path"
-        raise ModelError(f"no tokenizer could be loaded from {path!r}: {why}{advice}") from error
+        why = first_line(error)
+        if folder.is_dir() and any(folder.glob("tokenizer*")):
+            why += "; copy its tokenizer files again"
+        elif folder.is_dir():
+            why = "it has no tokenizer.json; copy it there, or set tokenizer_name_or_path"
+        raise ModelError(f"no tokenizer could be loaded from {path!r}: {why}") from error
     if chat_template is not None:
         tokenizer.chat_template = load_template(chat_template)
     return tokenizer
@@ -97,9 +109,13 @@ def load_tokenizer(
 def load_config(path: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """The model's configuration, or a clear refusal."""
     try:
-        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"no model configuration could be loaded from {path!r}: {first_line(error)}") from error
+        raise ModelError(
+            f"no model configuration could be loaded from {path!r}: {first_line(error)}"
+        ) from error
 
 
 def load_model(
@@ -121,13 +137,18 @@ def load_model(
         ModelError: the checkpoint is missing, incomplete, corrupt or of an unsupported kind.
     """
     check_checkpoint(path)
-    options: dict[str, Any] = {"dtype": dtype, "revision": revision, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+    }
     if adapter and adapter.load_in_4bit:
         options |= four_bit(adapter, dtype)
-    auto = AutoModelForCausalLM
+    auto: Any = AutoModelForCausalLM
     if head == "scalar":
         config = load_config(path, revision, trust_remote_code)
-        config.num_labels, config.classifier_dropout, config.token_classification_bias = 1, 0.0, False
+        config.num_labels, config.classifier_dropout = 1, 0.0
+        config.token_classification_bias = False
         auto, options = AutoModelForTokenClassification, options | {"config": config}
     try:
         model, found = auto.from_pretrained(
@@ -141,7 +162,8 @@ def load_model(
             f"({', '.join(missing[:3])}, ...): they would be random; copy the whole checkpoint"
         )
     if head == "scalar":
-        make_scalar(model, fresh="ForSequenceClassification" not in "".join(model.config.architectures or []))
+        architectures = "".join(model.config.architectures or [])
+        make_scalar(model, fresh="ForSequenceClassification" not in architectures)
     set_attention(model)
     if adapter:
         model = add_adapter(model, adapter, head)
@@ -149,11 +171,13 @@ def load_model(
 
 
 def make_scalar(model: PreTrainedModel, fresh: bool = False) -> None:
-    """A bias-free linear score per token; a fresh one is drawn from N(0, 1 / (hidden + 1)) as in Tülu 3."""
+    """A bias-free linear score per token; a fresh one has variance 1 / (hidden + 1) (Tülu 3)."""
     score = getattr(model, "score", None)
     if not isinstance(score, torch.nn.Linear):
-        raise ModelError(f"{type(model).__name__} has no linear `score` head, so it cannot be a reward model")
-    score.bias = None
+        raise ModelError(
+            f"{type(model).__name__} has no linear `score` head, so it cannot be a reward model"
+        )
+    score.register_parameter("bias", None)
     if fresh:
         hidden = model.config.get_text_config().hidden_size
         with gathered([score.weight], modifier_rank=0), torch.no_grad():
@@ -161,14 +185,16 @@ def make_scalar(model: PreTrainedModel, fresh: bool = False) -> None:
                 score.weight.normal_(0, (hidden + 1) ** -0.5)
 
 
-def gathered(parameters: Iterable[torch.nn.Parameter], modifier_rank: int | None = None) -> AbstractContextManager[Any]:
+def gathered(
+    parameters: Iterable[torch.Tensor], modifier_rank: int | None = None
+) -> AbstractContextManager[Any]:
     """Whole parameters for the time of the context under ZeRO-3; nothing otherwise."""
     parts = [p for p in parameters if hasattr(p, "ds_id")]
     if not parts:
         return nullcontext()
-    import deepspeed  # noqa: PLC0415
+    import deepspeed
 
-    return deepspeed.zero.GatheredParameters(parts, modifier_rank=modifier_rank)  # type: ignore[no-any-return]
+    return deepspeed.zero.GatheredParameters(parts, modifier_rank=modifier_rank)
 
 
 @contextmanager
@@ -181,7 +207,7 @@ def whole(wrapped: Any, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     if not any(hasattr(p, "ds_id") for p in model.parameters()):
         yield model
         return
-    from trl.models.utils import add_hooks, remove_hooks  # noqa: PLC0415
+    from trl.models.utils import add_hooks, remove_hooks
 
     with gathered(wrapped.parameters()):
         remove_hooks(wrapped)
@@ -194,10 +220,10 @@ def whole(wrapped: Any, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
 def four_bit(adapter: Adapter, dtype: torch.dtype) -> dict[str, Any]:
     """`from_pretrained` options for 4-bit weights; needs bitsandbytes."""
     try:
-        import bitsandbytes  # noqa: F401, PLC0415
+        import bitsandbytes  # noqa: F401
     except ImportError:
         raise MissingExtraError("bitsandbytes", "bitsandbytes", "load_in_4bit") from None
-    from transformers import BitsAndBytesConfig  # noqa: PLC0415
+    from transformers import BitsAndBytesConfig
 
     quantisation = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -210,15 +236,16 @@ def four_bit(adapter: Adapter, dtype: torch.dtype) -> dict[str, Any]:
 
 def add_adapter(model: PreTrainedModel, adapter: Adapter, head: str = "lm") -> Any:
     """Wrap the model with LoRA adapters; a scalar head is trained whole beside them."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training  # noqa: PLC0415
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if adapter.load_in_4bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    modules = adapter.target_modules
     config = LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
-        target_modules=adapter.target_modules if isinstance(adapter.target_modules, str) else list(adapter.target_modules),
+        target_modules=modules if isinstance(modules, str) else list(modules),
         task_type="CAUSAL_LM" if head == "lm" else "TOKEN_CLS",
         modules_to_save=None if head == "lm" else ["score"],
     )
@@ -232,25 +259,36 @@ def resize_to(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Non
     """
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
-    weight = model.get_input_embeddings().weight
-    if len(tokenizer) > getattr(weight, "ds_shape", weight.shape)[0]:  # ZeRO-3 leaves an empty shape
+    weight = next(model.get_input_embeddings().parameters())
+    rows = getattr(weight, "ds_shape", weight.shape)[0]  # ZeRO-3 leaves an empty shape
+    if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=8)
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
 def merge_adapter(
-    adapter_path: str, base_path: str, head: str = "lm", *, tokenizer: PreTrainedTokenizerBase, **options: Any
+    adapter_path: str,
+    base_path: str,
+    head: str = "lm",
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    **options: Any,
 ) -> PreTrainedModel:
     """Load the base in full precision, put the trained adapter on it and fold it in."""
-    from peft import PeftModel  # noqa: PLC0415
+    from peft import PeftModel
 
     base = load_model(base_path, head=head, **options)
     resize_to(base, tokenizer)
-    merged: PreTrainedModel = PeftModel.from_pretrained(base, adapter_path).merge_and_unload()  # type: ignore[assignment]
+    merged: Any = PeftModel.from_pretrained(base, adapter_path).merge_and_unload()
     return merged
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, state: Mapping[str, Any] | None = None) -> None:
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    state: Mapping[str, Any] | None = None,
+) -> None:
     """Write a checkpoint that loads with `from_pretrained` and nothing else."""
     model.save_pretrained(folder, state_dict=dict(state) if state is not None else None)
     tokenizer.save_pretrained(folder)
@@ -258,13 +296,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 
 def name_scalar_head(folder: Path) -> None:
-    """A scalar head is trained per token but read once per sequence by everyone else: say so in config.json."""
+    """Name the scalar head in config.json as others read it: once per sequence, not per token."""
     config = folder / "config.json"
     if config.is_file():
         text = config.read_text(encoding="utf-8")
-        config.write_text(text.replace("ForTokenClassification", "ForSequenceClassification"), encoding="utf-8")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message: the rest is advice about the library."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        named = text.replace("ForTokenClassification", "ForSequenceClassification")
+        config.write_text(named, encoding="utf-8")

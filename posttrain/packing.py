@@ -43,6 +43,12 @@ class Group:
     source: int = 0
 
 
+def forward_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The part of a packed batch that the model reads."""
+    names = ("input_ids", "position_ids", "packed_rows", "packed_back")
+    return {name: batch[name] for name in names}
+
+
 def pack(groups: Sequence[Group]) -> dict[str, torch.Tensor]:
     """Lay groups out in one packed row; see the module docstring for the fields."""
     ids: list[int] = []

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.errors import DataError, VerifierError
+from posttrain.evals.spread import spread
 from posttrain.evals.tasks import get_task
 from posttrain.evals.tasks.base import EvalTask
 from posttrain.formats import Row, to_row
 from posttrain.generation.local import LocalGenerate, Sampling
 from posttrain.losses.base import segment_sum
 from posttrain.models import load_config, load_model, load_tokenizer
-from posttrain.packing import Collator
+from posttrain.packing import Collator, forward_inputs
 from posttrain.recipe import Source, Task
 from posttrain.sources import open_source
 from posttrain.sources.files import rename
@@ -56,7 +58,9 @@ def summarise(scores: Sequence[float], version: str, transcripts: list[Row]) -> 
     return Result(mean, n, (variance / n) ** 0.5, version, transcripts)
 
 
-def task_rows(task: EvalTask, spec: Task, opener: Callable[[Source, int], Any] = open_source) -> list[Row]:
+def task_rows(
+    task: EvalTask, spec: Task, opener: Callable[[Source, int], Any] = open_source
+) -> list[Row]:
     """Rows of a task: its own, or those that `path` puts in their place.
 
     Raises:
@@ -67,13 +71,16 @@ def task_rows(task: EvalTask, spec: Task, opener: Callable[[Source, int], Any] =
         source = Source(path=spec.path, split=spec.split or "train", columns=spec.columns)
     elif source and spec.split:
         source = replace(source, split=spec.split)
-    raw = task.rows() if source is None else [rename(r, source.columns) for r in opener(source, 0).rows]
-    rows = []
+    if source is None:
+        raw = task.rows()
+    else:
+        raw = [rename(row, source.columns) for row in opener(source, 0).rows]
+    rows, place = [], f"task {task.name}: {f'{spec.path}: ' if spec.path else ''}"
     for number, row in enumerate(raw, 1):
         try:
             rows.append(checked(to_row(task.kind, task.problem(row))))
         except (DataError, VerifierError) as error:
-            raise DataError(f"task {task.name}: {f'{spec.path}: ' if spec.path else ''}row {number}: {error}") from error
+            raise DataError(f"{place}row {number}: {error}") from error
     if not rows:
         raise DataError(f"task {task.name}: no rows")
     if spec.num_samples and spec.num_samples < len(rows):
@@ -82,7 +89,7 @@ def task_rows(task: EvalTask, spec: Task, opener: Callable[[Source, int], Any] =
 
 
 def checked(row: Row) -> Row:
-    """The row, whose ground truth its verifier can read: found out before a model is trained for it."""
+    """The row, if its verifier can read its ground truth: known before a model is trained."""
     if "verifier" in row:
         get_verifier(row["verifier"]).check_ground_truth(row["ground_truth"])
     return row
@@ -98,15 +105,16 @@ def evaluate(
     progress: Progress = lambda line: None,
 ) -> dict[str, Result]:
     """Score a loaded model on tasks. A reward model is scored on pair tasks only."""
-    scalar = not hasattr(model, "lm_head") and hasattr(model, "score")
     results = {}
     for task, rows in tasks:
-        if scalar and task.kind != "preference":
+        if has_scalar_head(model) and task.kind != "preference":
             continue
         if task.kind == "preference":
             results[task.name] = compare(model, tokenizer, task, rows, batch_size)
         else:
-            results[task.name] = answer(model, tokenizer, task, rows, batch_size, max_new_tokens, progress)
+            results[task.name] = answer(
+                model, tokenizer, task, rows, batch_size, max_new_tokens, progress
+            )
         result = results[task.name]
         progress(f"{task.name}: {result.score:.3f} ± {result.stderr:.3f} (n={result.n})")
     return results
@@ -123,43 +131,68 @@ def answer(
 ) -> Result:
     """Generate greedily and grade every answer."""
     generate = LocalGenerate(model, tokenizer, Sampling(max_new_tokens, 0.0), batch_size)
-    texts = generate([row["prompt"] for row in rows])
-    verdicts = [task.grade(text, row) for text, row in zip(texts, rows, strict=True)]
-    transcripts = [
-        {"prompt": r["prompt"], "completion": t, "score": v.score, "reason": v.reason, "ground_truth": r["ground_truth"]}
-        for r, t, v in zip(rows, texts, verdicts, strict=True)
-    ]
-    return summarise([v.score for v in verdicts], task.version, transcripts)
+
+    def graded(part: Sequence[Row]) -> list[Row]:
+        texts = generate([row["prompt"] for row in part])
+        verdicts = [task.grade(text, row) for text, row in zip(texts, part, strict=True)]
+        return [
+            {
+                "prompt": r["prompt"],
+                "completion": t,
+                "score": v.score,
+                "reason": v.reason,
+                "ground_truth": r["ground_truth"],
+            }
+            for r, t, v in zip(part, texts, verdicts, strict=True)
+        ]
+
+    transcripts = spread(rows, graded)
+    return summarise([row["score"] for row in transcripts], task.version, transcripts)
+
+
+def pair_values(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], scalar: bool
+) -> torch.Tensor:
+    """`[2 pairs]` scores, or summed log-probs, of both answers of every pair in a packed batch."""
+    inputs = forward_inputs(batch)
+    if scalar:
+        return model(**inputs, use_cache=False).logits[0, batch["last"], 0].float()
+    logits = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits[0].float()
+    logps = -torch.nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
+    return segment_sum(logps, batch["segment"], len(batch["tokens"]))
 
 
 @torch.no_grad()
 def compare(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: EvalTask, rows: list[Row], batch_size: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: EvalTask,
+    rows: list[Row],
+    batch_size: int,
 ) -> Result:
     """Share of pairs whose chosen answer has the higher summed log-prob, or the higher score."""
-    scalar = not hasattr(model, "lm_head") and hasattr(model, "score")
+    scalar = has_scalar_head(model)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
     data = tokenize(rows, "preference", Tokenizer(tokenizer, limit)).rows
-    collate, values = Collator({}), []
+    collate = Collator({})
     model.eval()
-    for start in range(0, len(data), batch_size):
-        part = [{**data[i], "index": i} for i in range(start, min(start + batch_size, len(data)))]
-        batch = {name: tensor.to(model.device) for name, tensor in collate(part).items()}
-        inputs = {name: batch[name] for name in ("input_ids", "position_ids", "packed_rows", "packed_back")}
-        if scalar:
-            sums = model(**inputs, use_cache=False).logits[0, batch["last"], 0].float()
-        else:
-            logits = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits[0].float()
-            logps = -torch.nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
-            sums = segment_sum(logps, batch["segment"], len(batch["tokens"]))
-        values += sums.view(-1, 2).tolist()
+
+    def both_sides(mine: Sequence[int]) -> list[list[float]]:
+        values: list[list[float]] = []
+        for start in range(0, len(mine), batch_size):
+            part = [{**data[i], "index": i} for i in mine[start : start + batch_size]]
+            batch = {name: tensor.to(model.device) for name, tensor in collate(part).items()}
+            values += pair_values(model, batch, scalar).view(-1, 2).tolist()
+        return values
+
+    values = spread(range(len(data)), both_sides)
     what = "score" if scalar else "log-prob"
     transcripts = [
         {
             "prompt": row["prompt"],
             "completion": row["chosen"][-1]["content"],
             "score": float(chosen > rejected),
-            "reason": f"{what} of this chosen answer {chosen:.2f}, of the rejected one {rejected:.2f}",
+            "reason": f"{what} of the chosen answer {chosen:.2f}, of the rejected {rejected:.2f}",
             "ground_truth": f"rejected: {row['rejected'][-1]['content']}",
         }
         for row, (chosen, rejected) in zip(rows, values, strict=False)
@@ -167,9 +200,26 @@ def compare(
     return summarise([float(c > r) for c, r in values], task.version, transcripts)
 
 
+def has_scalar_head(model: PreTrainedModel) -> bool:
+    """Whether a loaded model scores rather than writes."""
+    return not hasattr(model, "lm_head") and hasattr(model, "score")
+
+
 def is_reward_model(config: Any) -> bool:
     """Whether a configuration is that of a checkpoint with a scalar head."""
     return CONFIG_FOR_REWARD in "".join(getattr(config, "architectures", None) or [])
+
+
+def load(
+    path: str, chat_template: str | None = None, **options: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A checkpoint as it is scored: with its own head, in bfloat16 on this process's GPU."""
+    head = "scalar" if is_reward_model(load_config(path, **options)) else "lm"
+    tokenizer = load_tokenizer(path, chat_template=chat_template, **options)
+    model: Any = load_model(path, head=head, **options)
+    if torch.cuda.is_available():
+        model = model.to(PartialState().device, torch.bfloat16)
+    return model, tokenizer
 
 
 def evaluate_path(
@@ -182,12 +232,15 @@ def evaluate_path(
     progress: Progress = lambda line: None,
 ) -> dict[str, Any]:
     """Score a checkpoint by its path: `{task: {score, n, stderr, version}}`."""
-    tasks = [(task := get_task(n), task_rows(task, Task(name=n, num_samples=num_samples))) for n in task_names]
-    head = "scalar" if is_reward_model(load_config(model_path)) else "lm"
-    model, tokenizer = load_model(model_path, head=head), load_tokenizer(model_path)
-    if torch.cuda.is_available():
-        model = model.to("cuda", torch.bfloat16)  # type: ignore[call-arg]
+    specs = [Task(name=name, num_samples=num_samples) for name in task_names]
+    tasks = [(task := get_task(spec.name), task_rows(task, spec)) for spec in specs]
+    model, tokenizer = load(model_path)
     results = evaluate(
-        model, tokenizer, tasks, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress
+        model,
+        tokenizer,
+        tasks,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        progress=progress,
     )
     return {name: result.summary() for name, result in results.items()}

@@ -1,4 +1,4 @@
-"""row -> `None` (keep) or the reason to drop it. One file per rule; the recipe's names stand in the table."""
+"""row -> `None` (keep) or the reason to drop it. One file per rule; its name is in the table."""
 
 from __future__ import annotations
 

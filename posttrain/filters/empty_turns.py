@@ -1,4 +1,4 @@
-"""Drops conversations in which a turn says nothing (Tülu 3's data scripts do, arXiv:2411.15124, section 4.1)."""
+"""Drops conversations in which a turn says nothing, as Tülu 3's scripts do (arXiv:2411.15124)."""
 
 from __future__ import annotations
 

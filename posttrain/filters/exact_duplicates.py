@@ -17,7 +17,8 @@ class ExactDuplicates:
 
     def __call__(self, row: Row) -> str | None:
         content = {name: value for name, value in row.items() if name != "source"}
-        mark = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).digest()
+        text = json.dumps(content, sort_keys=True)
+        mark = hashlib.blake2b(text.encode(), digest_size=16).digest()
         if mark in self.seen:
             return "an earlier row is the same"
         self.seen.add(mark)

@@ -13,6 +13,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.attention import use_attention
 from posttrain.formats import Message
+from posttrain.tokens import render
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class State:
 
 def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]], copies: int) -> State:
     """Forward left-padded prompts once, then make `copies` rows of each."""
-    device = model.get_input_embeddings().weight.device
+    device = next(model.get_input_embeddings().parameters()).device
     width = max(len(p) for p in prompts)
     ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
@@ -187,10 +188,7 @@ class LocalGenerate:
     def __call__(
         self, prompts: Sequence[Sequence[Message]], progress: Callable[[int], None] = lambda n: None
     ) -> list[str]:
-        texts = [
-            self.tokenizer.apply_chat_template(list(p), tokenize=False, add_generation_prompt=True)
-            for p in prompts
-        ]
+        texts = [render(self.tokenizer, prompt, generation_prompt=True) for prompt in prompts]
         ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         stop = eos_ids(self.model, self.tokenizer)
         done = generate_ids(

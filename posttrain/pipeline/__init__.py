@@ -6,10 +6,10 @@ from posttrain.pipeline.quiet import quiet, quiet_bars
 
 quiet()
 
-from posttrain.pipeline.check import check  # noqa: E402
+from posttrain.pipeline.check import check, read_recipe  # noqa: E402
 from posttrain.pipeline.data import build_data, show_data  # noqa: E402
 from posttrain.pipeline.run import run  # noqa: E402
 
 quiet_bars()
 
-__all__ = ["build_data", "check", "run", "show_data"]
+__all__ = ["build_data", "check", "read_recipe", "run", "show_data"]

@@ -1,4 +1,4 @@
-"""The model a stack starts from: a checkpoint, one built from nothing, or a tiny stand-in (`--smoke`)."""
+"""The model a stack starts from: one that exists, a new one, or a tiny stand-in (`--smoke`)."""
 
 from __future__ import annotations
 
@@ -6,52 +6,71 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from posttrain.models import check_checkpoint, load_config, load_tokenizer
+from posttrain.errors import DataError
+from posttrain.formats import Row, to_row
+from posttrain.models import check_checkpoint, load_config
 from posttrain.pipeline.check import eval_tasks
 from posttrain.pipeline.folder import RunFolder, read_json, write_json
 from posttrain.recipe import Eval, Pretrain, Recipe, Source, Stage, Task, to_dict
 from posttrain.scratch import new_model, new_tokenizer
 from posttrain.sources import PREFIX, Opened, open_source, stand_in
-from posttrain.sources.files import digest, exists
-from posttrain.sources.tiny import conversations, text
+from posttrain.sources.files import digest, exists, rename
+from posttrain.sources.tiny import text
 
+OpenerOf = Callable[[Stage], Callable[[Source, int], Opened]]
 MADE_FROM = "made_from.json"
 TOKENIZER_TEXTS = 5000
+ARCHITECTURES = (  # a name before those that it holds
+    "mixtral", "mistral", "qwen3", "qwen2", "gemma2", "gemma", "olmo2", "olmo", "phi3", "llama",
+)  # fmt: skip
 SMOKE_ROWS = 8
+SMOKE_WIDTH = 64  # 4-bit weights come in blocks of 64
 SMOKE_TOKENS = 4096  # the tiny tokenizer needs several tokens for a word
 
 
-def tokenizer_texts(recipe: Recipe, opener: Any = open_source) -> list[str]:
-    """Texts a new tokenizer is trained on: the pretraining text, and the words of the chats to come."""
-    first = recipe.stages[0]
-    rows = [row for s in first.datasets for row in itertools.islice(opener(s, recipe.seed).rows, TOKENIZER_TEXTS)]
-    texts = [str(row["text"]) for row in rows if "text" in row]
-    chats = itertools.islice(conversations(recipe.seed), TOKENIZER_TEXTS // 5)
-    return texts + [m["content"] for row in chats for m in row["messages"]]
+def tokenizer_texts(recipe: Recipe, opener_of: OpenerOf) -> list[str]:
+    """What a new tokenizer is trained on: the pretraining text, and what all later stages say."""
+    texts: list[str] = []
+    for stage in recipe.stages:
+        most = TOKENIZER_TEXTS if isinstance(stage, Pretrain) else TOKENIZER_TEXTS // 5
+        for source in stage.datasets:
+            for raw in itertools.islice(opener_of(stage)(source, recipe.seed).rows, most):
+                texts += row_texts(stage, source, raw)
+    return texts
 
 
-def pretrain_tokenizer(recipe: Recipe, opener: Any = open_source) -> Any:
+def row_texts(stage: Stage, source: Source, raw: Row) -> list[str]:
+    """What one row says; nothing if it cannot be read (the stage's own data will tell)."""
+    try:
+        row = to_row(stage.row_kind, rename(raw, source.columns))
+    except DataError:
+        return []
+    if "text" in row:
+        return [row["text"]]
+    return [m["content"] for value in row.values() if isinstance(value, list) for m in value]
+
+
+def pretrain_tokenizer(recipe: Recipe, opener_of: OpenerOf = lambda _: open_source) -> Any:
     """The tokenizer of a recipe whose first stage pretrains."""
     stage = recipe.stages[0]
     assert isinstance(stage, Pretrain)
     size = int(stage.tokenizer.get("vocab_size", 1024))
-    return new_tokenizer(tokenizer_texts(recipe, opener), size, recipe.chat_template)
+    return new_tokenizer(tokenizer_texts(recipe, opener_of), size, recipe.chat_template)
 
 
-def make_base(recipe: Recipe, folder: Path, opener: Any = open_source) -> None:
+def make_base(recipe: Recipe, folder: Path, opener_of: OpenerOf) -> None:
     """Write the untrained model of a `pretrain` stage and its tokenizer."""
     stage = recipe.stages[0]
     assert isinstance(stage, Pretrain)
-    new_model(stage.model, pretrain_tokenizer(recipe, opener), folder, recipe.seed)
+    new_model(stage.model, pretrain_tokenizer(recipe, opener_of), folder, recipe.seed)
 
 
-def ensure_base(recipe: Recipe, run: RunFolder, smoke: bool, opener: Any) -> None:
+def ensure_base(recipe: Recipe, run: RunFolder, smoke: bool, opener_of: OpenerOf) -> None:
     """Make the base model, unless it was made from the same settings before."""
     first, folder, aside = recipe.stages[0], run.path / "base", run.path / "base.tmp"
     made = [smoke, recipe.model_name_or_path, recipe.chat_template, recipe.seed]
@@ -65,7 +84,7 @@ def ensure_base(recipe: Recipe, run: RunFolder, smoke: bool, opener: Any) -> Non
         run.set_aside(folder)
     shutil.rmtree(aside, ignore_errors=True)
     if isinstance(first, Pretrain):
-        make_base(recipe, aside, opener)
+        make_base(recipe, aside, opener_of)
     else:
         smoke_base(recipe, aside)
     write_json(aside / MADE_FROM, key)
@@ -76,12 +95,12 @@ def ensure_base(recipe: Recipe, run: RunFolder, smoke: bool, opener: Any) -> Non
 
 
 def architecture(recipe: Recipe) -> str:
-    """Architecture of the base model: from its folder, or from its name when it is not on this machine."""
+    """Architecture of the base model: from its folder, or from its name when it is not here."""
     path = recipe.model_name_or_path or ""
     if Path(path).is_dir():
         return str(load_config(path).model_type)
-    known = ("mixtral", "mistral", "qwen3", "qwen2", "gemma2", "gemma", "olmo2", "olmo", "phi3", "llama")
-    return next((name for name in known if name in path.lower().replace("-", "").replace("tulu", "llama")), "llama")
+    plain = path.lower().replace("-", "").replace("tulu", "llama")
+    return next((name for name in ARCHITECTURES if name in plain), "llama")
 
 
 def smoke_base(recipe: Recipe, folder: Path) -> None:
@@ -93,8 +112,8 @@ def smoke_base(recipe: Recipe, folder: Path) -> None:
     texts = [row["text"] for row in itertools.islice(text(0), 500)]
     spec = {
         "model_type": architecture(recipe),
-        "hidden_size": 32,
-        "intermediate_size": 64,
+        "hidden_size": SMOKE_WIDTH,
+        "intermediate_size": 2 * SMOKE_WIDTH,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -164,7 +183,11 @@ def smoke_stage(stage: Stage, made: bool) -> Stage:
         if any(not on_this_machine(s) for s in stage.datasets):
             changes["remap_verifier"] = {}  # the stand-ins name our verifiers
     if isinstance(stage, Pretrain):
-        small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+        small = {
+            "hidden_size": SMOKE_WIDTH,
+            "intermediate_size": 2 * SMOKE_WIDTH,
+            "num_hidden_layers": 2,
+        }
         changes["model"] = {**stage.model, **{k: v for k, v in small.items() if k in stage.model}}
     return replace(stage, **changes)
 
@@ -179,13 +202,18 @@ def smoke_opener(kind: str) -> Any:
 
     def opener(source: Source, seed: int) -> Opened:
         if not on_this_machine(source):
-            rows = stand_in(kind, SMOKE_ROWS, seed)
-            ours = {ours: ours for ours in source.columns}
-            return Opened([row | {theirs: row.get(ours, "") for ours, theirs in source.columns.items()} for row in rows] if ours else rows, None, None)
+            return under_columns(stand_in(kind, SMOKE_ROWS, seed), source)
         opened = open_source(source, seed)
-        return Opened(itertools.islice(opened.rows, 20 * SMOKE_ROWS), opened.revision, opened.sha256)
+        return replace(opened, rows=itertools.islice(opened.rows, 20 * SMOKE_ROWS))
 
     return opener
+
+
+def under_columns(rows: list[Row], source: Source) -> Opened:
+    """Rows in the place of a source that is not here, under the names of its columns too."""
+    named = source.columns.items()
+    rows = [row | {theirs: row.get(ours, "") for ours, theirs in named} for row in rows]
+    return Opened(rows, None, None)
 
 
 def smoke_task_rows(task: Task) -> list[Any]:
@@ -193,8 +221,3 @@ def smoke_task_rows(task: Task) -> list[Any]:
     verifier = task.name if task.name in ("gsm8k", "ifeval") else "gsm8k"
     rows = stand_in("problem", 200, 0)
     return [row for row in rows if row["verifier"] == verifier][: task.num_samples or 4]
-
-
-def reload_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that was written beside a base model."""
-    return load_tokenizer(str(folder))

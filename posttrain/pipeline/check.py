@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from posttrain.evals.tasks import SUITES, get_suite, get_task
 from posttrain.filters import get_filters
 from posttrain.losses import policy_loss, preference_loss
 from posttrain.models import check_checkpoint, load_config, load_tokenizer
-from posttrain.recipe import Eval, Pretrain, Recipe, Stage, Task, stage_name
+from posttrain.pipeline.progress import say
+from posttrain.recipe import Eval, Pretrain, Recipe, Stage, Task, load_recipe, stage_name
 from posttrain.scratch import new_config
 from posttrain.sources import GENERATED, PREFIX
 from posttrain.sources.files import exists, is_local
@@ -21,6 +24,19 @@ from posttrain.tokens import check_tokenizer, load_template
 from posttrain.verifiers import get_verifier
 
 Attempt = Callable[[str, Callable[[], Any]], None]
+
+
+def read_recipe(
+    path: str | Path, overrides: Sequence[str] = (), *, stage: str | None = None
+) -> Recipe:
+    """`load_recipe`, whose warnings are lines for the person who waits: once, not per process."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        recipe = load_recipe(path, overrides, stage=stage)
+    if os.environ.get("RANK", "0") == "0":
+        for warning in caught:
+            say(str(warning.message))
+    return recipe
 
 
 def check(recipe: Recipe, origin: str | Path = "", *, smoke: bool = False) -> None:
@@ -81,6 +97,14 @@ def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
             attempt(f"{at}.path", partial(must_exist, source.path))
 
 
+def hub_options(recipe: Recipe, path: str) -> dict[str, Any]:
+    """How a model or tokenizer is fetched: the recipe pins the revision of its base model only."""
+    return {
+        "revision": recipe.model_revision if path == recipe.model_name_or_path else None,
+        "trust_remote_code": recipe.trust_remote_code,
+    }
+
+
 def dpo_loss(stage: Any) -> dict[str, Any]:
     """The loss of a dpo stage with `beta:` folded in."""
     return dict(stage.loss) if stage.beta is None else {**stage.loss, "beta": stage.beta}
@@ -105,14 +129,10 @@ def must_exist(path: str) -> None:
 def check_model(recipe: Recipe, attempt: Attempt) -> None:
     """The base checkpoint, its tokenizer, and stages that ask for more context than it has."""
     path = recipe.model_name_or_path or ""
-    options: dict[str, Any] = {
-        "revision": recipe.model_revision,
-        "trust_remote_code": recipe.trust_remote_code,
-    }
 
     def model() -> None:
         check_checkpoint(path)
-        config = load_config(path, **options)
+        config = load_config(path, **hub_options(recipe, path))
         for i, stage in enumerate(recipe.stages):
             at = f"stages[{i}].{stage.kind}"
             attempt(at, partial(check_context, stage, config, at))
@@ -120,7 +140,8 @@ def check_model(recipe: Recipe, attempt: Attempt) -> None:
             tokenizer()
 
     def tokenizer() -> None:
-        found = load_tokenizer(recipe.tokenizer_name_or_path or path, **options)
+        name = recipe.tokenizer_name_or_path or path
+        found = load_tokenizer(name, **hub_options(recipe, name))
         if recipe.chat_template:  # whether it can be read is another fault
             found.chat_template = recipe.chat_template
         check_tokenizer(found)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,30 @@ from transformers import PreTrainedTokenizerBase
 from posttrain.errors import DataError, ModelError, PosttrainError, RunError, VerifierError
 from posttrain.mixture import Mixture, build_mixture
 from posttrain.models import load_tokenizer
-from posttrain.pipeline.check import check
-from posttrain.pipeline.folder import read_json, write_json, write_text
-from posttrain.recipe import Recipe, Stage, load_recipe, stage_name
+from posttrain.pipeline.check import check, hub_options, read_recipe
+from posttrain.pipeline.folder import write_json, write_text
+from posttrain.pipeline.progress import say
+from posttrain.recipe import Recipe, Stage, stage_name
 from posttrain.sources import Opened, open_source
 from posttrain.tokens import Tokenized, Tokenizer, show, tokenize
 
 Opener = Callable[..., Opened]
-Say = Callable[[str], None]
 SAMPLES = 3
 PROMPT_TEXTS = 1000
 
 
 def stage_tokenizer(stage: Any, tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """How rows of a stage become tokens."""
-    return Tokenizer(tokenizer, stage.max_length, stage.truncation, getattr(stage, "max_prompt_length", None))
+    return Tokenizer(
+        tokenizer, stage.max_length, stage.truncation, getattr(stage, "max_prompt_length", None)
+    )
 
 
 def stage_mixture(
-    recipe: Recipe, stage: Stage, tokenizer: PreTrainedTokenizerBase | None, opener: Opener = open_source
+    recipe: Recipe,
+    stage: Stage,
+    tokenizer: PreTrainedTokenizerBase | None,
+    opener: Opener = open_source,
 ) -> Mixture:
     """The shuffled rows of a stage, as text."""
     count = None
@@ -40,7 +44,9 @@ def stage_mixture(
 
         def count(row: dict[str, Any]) -> int:
             out = getattr(tokens, stage.row_kind)([row])[0]
-            return 0 if isinstance(out, PosttrainError) else sum(len(v) for k, v in out.items() if k.endswith("_ids"))
+            if isinstance(out, PosttrainError):
+                return 0
+            return sum(len(v) for k, v in out.items() if k.endswith("_ids"))
 
     seed = stage.seed if stage.seed is not None else recipe.seed
     try:
@@ -60,7 +66,11 @@ def stage_mixture(
 
 
 def build_stage(
-    recipe: Recipe, stage: Stage, tokenizer: PreTrainedTokenizerBase, folder: Path, opener: Opener = open_source
+    recipe: Recipe,
+    stage: Stage,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    opener: Opener = open_source,
 ) -> dict[str, Any]:
     """Build the data of one stage into `folder` and return its manifest."""
     mixture = stage_mixture(recipe, stage, tokenizer, opener)
@@ -79,7 +89,7 @@ def build_stage(
 def account(manifest: dict[str, Any], done: Tokenized) -> dict[str, Any]:
     """Add to a mixture's manifest what became of its rows as tokens."""
     for entry in manifest["sources"]:
-        counts = done.counts.get(entry["source"], {})
+        counts: Mapping[str, int] = done.counts.get(entry["source"], {})
         entry |= {
             "tokens": counts.get("tokens", 0),
             "trained_tokens": counts.get("trained_tokens", 0),
@@ -108,12 +118,15 @@ def describe(stage: str, manifest: dict[str, Any]) -> list[str]:
     lines = []
     for s in manifest["sources"]:
         dropped = sum(s["dropped"].values())
-        trained = f", {s['trained_tokens'] / s['tokens']:.0%} trained" if s["trained_tokens"] else ""
-        lines.append(
-            f"{stage}: {s['source']}: {s['rows_taken']:,} of {s['rows_read']:,} rows"
-            f"{f', {dropped:,} dropped' if dropped else ''}, {s['tokens']:,} tokens{trained}"
-            f"{', ' + format(s['truncated'], ',') + ' truncated' if s['truncated'] else ''}"
-        )
+        line = f"{stage}: {s['source']}: {s['rows_taken']:,} of {s['rows_read']:,} rows"
+        if dropped:
+            line += f", {dropped:,} dropped"
+        line += f", {s['tokens']:,} tokens"
+        if s["trained_tokens"]:
+            line += f", {s['trained_tokens'] / s['tokens']:.0%} trained"
+        if s["truncated"]:
+            line += f", {s['truncated']:,} truncated"
+        lines.append(line)
     return lines
 
 
@@ -121,24 +134,22 @@ def base_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """The tokenizer of a recipe whose base model exists."""
     path = recipe.tokenizer_name_or_path or recipe.model_name_or_path
     if path is None:
-        from posttrain.pipeline.base import pretrain_tokenizer  # noqa: PLC0415
+        from posttrain.pipeline.base import pretrain_tokenizer
 
         return pretrain_tokenizer(recipe)
-    return load_tokenizer(
-        path,
-        chat_template=recipe.chat_template,
-        revision=recipe.model_revision,
-        trust_remote_code=recipe.trust_remote_code,
-    )
+    options = hub_options(recipe, path)
+    return load_tokenizer(path, chat_template=recipe.chat_template, **options)
 
 
-def build_data(recipe_path: str | Path, out: str | Path, *, overrides: Any = (), text: bool = False) -> Path:
+def build_data(
+    recipe_path: str | Path, out: str | Path, *, overrides: Any = (), text: bool = False
+) -> Path:
     """`posttrain data build`: one folder per stage, `manifest.json` and `mixture.lock` beside them.
 
     Raises:
         RunError: `out` exists and is not empty.
     """
-    recipe, out = load_recipe(recipe_path, overrides), Path(out)
+    recipe, out = read_recipe(recipe_path, overrides), Path(out)
     check(recipe, recipe_path)
     if out.exists() and not out.is_dir():
         raise RunError(f"--out {out} is a file; choose another folder")
@@ -155,7 +166,7 @@ def build_data(recipe_path: str | Path, out: str | Path, *, overrides: Any = (),
         else:
             manifests[name] = build_stage(recipe, stage, tokenizer, out / name)
             for line in describe(name, manifests[name]):
-                sys.stderr.write(line + "\n")
+                say(line)
     write_json(out / "manifest.json", manifests)
     write_json(out / "mixture.lock", lock(manifests))
     return out
@@ -175,16 +186,18 @@ def lock(manifests: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_data(recipe_path: str | Path, *, overrides: Any = ()) -> None:
-    """`posttrain data show`: rows of every stage as the model sees them, trained tokens in green."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    """`posttrain data show`: every stage's rows as the model sees them, trained tokens in green."""
+    from rich.console import Console
+    from rich.text import Text
 
-    recipe = load_recipe(recipe_path, overrides)
+    recipe = read_recipe(recipe_path, overrides)
     check(recipe, recipe_path)
     tokenizer, console = base_tokenizer(recipe), Console()
     for stage in recipe.stages:
         mixture = stage_mixture(recipe, stage, tokenizer)
-        done = tokenize(mixture.rows[:PROMPT_TEXTS], stage.row_kind, stage_tokenizer(stage, tokenizer))
+        done = tokenize(
+            mixture.rows[:PROMPT_TEXTS], stage.row_kind, stage_tokenizer(stage, tokenizer)
+        )
         for line in describe(stage_name(stage), account(mixture.manifest, done)):
             console.print(line, style="bold", markup=False)
         for i in range(min(SAMPLES, len(done.rows))):
@@ -192,4 +205,3 @@ def show_data(recipe_path: str | Path, *, overrides: Any = ()) -> None:
             text.highlight_regex(r"(?s)⟦.*?⟧", "green")
             console.rule()
             console.print(text)
-

@@ -79,6 +79,12 @@ def last_checkpoint(stage: Path) -> str | None:
     return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
 
 
+def saved_steps(stage: Path) -> int:
+    """Steps that a rerun of the stage would not train again."""
+    checkpoint = last_checkpoint(stage)
+    return int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """A run folder that may be empty, ours and unfinished, or ours and done."""

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from posttrain.errors import MissingExtraError, RecipeError, nearest
+from posttrain.pipeline.check import stage_length
 from posttrain.recipe import Stage, stage_name
 
 TOKENS_PER_MICRO_BATCH = 4096
@@ -47,12 +48,19 @@ def find(name: str, recipe: Path) -> Path:
     Raises:
         RecipeError: there is no such file.
     """
-    folders = [recipe.resolve().parent / "hardware", recipe.resolve().parent.parent / "hardware", Path("recipes/hardware")]
+    folders = [
+        recipe.resolve().parent / "hardware",
+        recipe.resolve().parent.parent / "hardware",
+        Path("recipes/hardware"),
+        Path(__file__).resolve().parents[2] / "recipes" / "hardware",  # of a checkout
+    ]
     for candidate in (Path(name), *(folder / f"{name}.yaml" for folder in folders)):
         if candidate.is_file():
             return candidate
     known = sorted({p.stem for folder in folders for p in folder.glob("*.yaml")})
-    hint = nearest(name, known) if known else "; give the path of a YAML file that holds `deepspeed:`"
+    hint = "; give the path of a YAML file that holds `deepspeed:`"
+    if known:
+        hint = nearest(name, known)
     raise RecipeError(f"--hardware: {name!r} is no file and no known name{hint}")
 
 
@@ -66,12 +74,16 @@ def choose(name: str | None, recipe: Path) -> Hardware:
             why = " ".join(str(error).split())
             raise RecipeError(f"--hardware {name}: the file is not YAML: {why}") from error
         if not isinstance(settings, dict) or set(settings) - {"deepspeed"}:
-            raise RecipeError(f"--hardware {name}: the file may only hold `deepspeed:`, it holds {settings!r}")
-        return Hardware(world, need_deepspeed(settings.get("deepspeed")), f"{world} process(es), hardware {name}")
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" or os.environ.get("ACCELERATE_USE_FSDP") == "true":
+            raise RecipeError(
+                f"--hardware {name}: the file may only hold `deepspeed:`, it holds {settings!r}"
+            )
+        deepspeed = need_deepspeed(settings.get("deepspeed"))
+        return Hardware(world, deepspeed, f"{world} process(es), hardware {name}")
+    if any(os.environ.get(f"ACCELERATE_USE_{x}") == "true" for x in ("DEEPSPEED", "FSDP")):
         return Hardware(world, None, f"{world} process(es), as accelerate's configuration says")
     if world > 1 and torch.cuda.is_available():
-        return Hardware(world, need_deepspeed(ZERO3), f"{world} processes, ZeRO-3 (the default on several GPUs)")
+        line = f"{world} processes, ZeRO-3 (the default on several GPUs)"
+        return Hardware(world, need_deepspeed(ZERO3), line)
     return Hardware(world, None, f"{world} process(es)" + (", DDP" if world > 1 else ""))
 
 
@@ -79,7 +91,7 @@ def need_deepspeed(settings: dict[str, Any] | None) -> dict[str, Any] | None:
     """The settings, if the package that reads them is there."""
     if settings is not None:
         try:
-            import deepspeed  # noqa: F401, PLC0415
+            import deepspeed  # noqa: F401
         except ImportError:
             raise MissingExtraError("deepspeed", "deepspeed", "ZeRO") from None
     return settings
@@ -101,22 +113,23 @@ def split_batch(stage: Any, world: int) -> tuple[int, int]:
         low = max(stage.batch_size // per, 1) * per
         what = f"{world} process(es)" + (f" x {group} generations" if group > 1 else "")
         raise RecipeError(
-            f"stages.{name}.batch_size: {stage.batch_size} cannot be divided over {what}; the nearest that can: {low}, {low + per}"
+            f"stages.{name}.batch_size: {stage.batch_size} cannot be divided over {what}; "
+            f"the nearest that can: {low}, {low + per}"
         )
     share = batch // world
     micro, steps = stage.per_device_train_batch_size, stage.gradient_accumulation_steps
     if micro is None and steps is not None:
         micro = share // steps if share % steps == 0 else 0
     elif micro is None:
-        length = stage.max_length if stage.kind != "rlvr" else stage.max_prompt_length + stage.max_completion_length
-        most = max(TOKENS_PER_MICRO_BATCH // length, 1)
+        most = max(TOKENS_PER_MICRO_BATCH // stage_length(stage), 1)
         micro = max(m for m in range(1, min(most, share) + 1) if share % m == 0)
     if not micro or share % micro or (steps is not None and micro * steps != share):
         legal = [m for m in range(1, share + 1) if share % m == 0]
         raise RecipeError(
-            f"stages.{name}: batch_size {stage.batch_size} on {world} process(es) is {share} each, which "
-            f"per_device_train_batch_size {micro or stage.per_device_train_batch_size} x gradient_accumulation_steps "
-            f"{steps or '?'} does not make up; allowed for per_device_train_batch_size: {', '.join(map(str, legal))}"
+            f"stages.{name}: batch_size {stage.batch_size} on {world} process(es) is {share} each, "
+            f"which per_device_train_batch_size {micro or stage.per_device_train_batch_size} x "
+            f"gradient_accumulation_steps {steps or '?'} does not make up; allowed for "
+            f"per_device_train_batch_size: {', '.join(map(str, legal))}"
         )
     return micro, share // micro
 
@@ -126,6 +139,10 @@ def set_accelerate_accumulation(steps: int) -> None:
     os.environ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] = str(steps)
 
 
-def micro_batch_line(stage: Stage, world: int, micro: int, steps: int) -> str:
+def batch_line(stage: Stage, world: int) -> str:
     """How the global batch is made up, for the log."""
-    return f"{stage_name(stage)}: batch of {stage.batch_size} = {micro} x {steps} accumulation x {world} process(es)"
+    micro, steps = split_batch(stage, world)
+    parts = f"{micro} x {steps} accumulation x {world} process(es)"
+    if stage.kind == "rlvr":
+        parts += f" x {stage.num_mini_batches} mini-batches"  # type: ignore[attr-defined]
+    return f"{stage_name(stage)}: batch of {stage.batch_size} = {parts}"

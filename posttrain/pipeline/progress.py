@@ -1,4 +1,4 @@
-"""One line of progress per stage: a rich bar on a terminal, plain lines in a log; JSON in metrics.jsonl."""
+"""Progress per stage: a rich bar on a terminal, plain lines in a log, JSON in metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 SECONDS_BETWEEN_LINES = 10.0
+SHOWN = ("loss", "reward", "pass_rate", "rewards/accuracies")
 
 
 def say(line: str) -> None:
@@ -39,7 +40,7 @@ class MetricsFile(TrainerCallback):
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     def repeats(self, line: str, step: int) -> bool:
-        """Whether a line is of this stage and of a step that comes again, or was cut off while written."""
+        """Whether a line is of a step of this stage that comes again, or was cut off."""
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
@@ -49,7 +50,8 @@ class MetricsFile(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if not state.is_world_process_zero or not logs or "train_runtime" in logs:
             return
-        row = {"stage": self.stage, "step": state.global_step} | {k: clean(v) for k, v in logs.items()}
+        row = {"stage": self.stage, "step": state.global_step}
+        row |= {k: clean(v) for k, v in logs.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -58,7 +60,9 @@ class Progress(TrainerCallback):
     """Shows step, loss (or reward) and time left."""
 
     def __init__(self, stage: str) -> None:
-        self.stage, self.bar, self.task, self.shown = stage, None, None, 0.0
+        self.stage, self.shown = stage, 0.0
+        self.bar: Any = None
+        self.task: Any = None
         self.latest: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -66,16 +70,24 @@ class Progress(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if sys.stderr.isatty():
-            from rich.console import Console  # noqa: PLC0415
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-            self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=Console(stderr=True))  # type: ignore[assignment]
-            self.bar.start()  # type: ignore[attr-defined]
-            self.task = self.bar.add_task(self.stage, total=state.max_steps, completed=state.global_step, note="")  # type: ignore[attr-defined]
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self.bar.start()
+            self.task = self.bar.add_task(
+                self.stage, total=state.max_steps, completed=state.global_step, note=""
+            )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        self.latest |= {k: v for k, v in (logs or {}).items() if k in ("loss", "reward", "pass_rate", "rewards/accuracies")}
+        self.latest |= {k: v for k, v in (logs or {}).items() if k in SHOWN}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not state.is_world_process_zero:
@@ -89,7 +101,8 @@ class Progress(TrainerCallback):
             self.shown = now
             per_step = (now - self.start) / max(state.global_step - self.first, 1)
             left = per_step * (state.max_steps - state.global_step)
-            say(f"{self.stage}: step {state.global_step}/{state.max_steps}  {note}  {per_step:.2f} s/step, {left:.0f} s left")
+            step = f"{self.stage}: step {state.global_step}/{state.max_steps}"
+            say(f"{step}  {note}  {per_step:.2f} s/step, {left:.0f} s left")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.bar is not None:

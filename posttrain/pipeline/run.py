@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -21,20 +22,32 @@ from posttrain.errors import RecipeError, RunError, nearest
 from posttrain.evals.report import write_report
 from posttrain.models import load_config, load_tokenizer
 from posttrain.pipeline import base, hardware
-from posttrain.pipeline.check import check, check_context
+from posttrain.pipeline.check import check, check_context, hub_options, read_recipe
 from posttrain.pipeline.data import Opener, build_stage, describe, lock, stage_rows
 from posttrain.pipeline.evaluate import evaluate_stage, prepare_tasks
-from posttrain.pipeline.folder import MANIFEST, RECIPE, RunFolder, read_json, read_object, write_json, write_text
-from posttrain.pipeline.progress import say
+from posttrain.pipeline.folder import (
+    MANIFEST,
+    RECIPE,
+    RunFolder,
+    read_json,
+    read_object,
+    saved_steps,
+    write_json,
+    write_text,
+)
+from posttrain.pipeline.interrupt import SaveWhenStopped, Signals, listening
+from posttrain.pipeline.plan import Planned, fingerprint, plan_stages
+from posttrain.pipeline.processes import processes
+from posttrain.pipeline.progress import MetricsFile, Progress, say
 from posttrain.pipeline.stage import train
-from posttrain.recipe import Pretrain, Recipe, Stage, dump_recipe, load_recipe, stage_name, to_dict
+from posttrain.recipe import Pretrain, Recipe, Stage, dump_recipe, stage_name
 from posttrain.sources import open_source
-from posttrain.sources.files import digest, is_local
+from posttrain.sources.files import digest
 
-PACKAGES = ("posttrain", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "bitsandbytes")
-# what a stage may change without its result being another one
-COSMETIC = ("logging_steps", "save_steps", "save_total_limit", "gradient_checkpointing")
-COSMETIC += ("per_device_train_batch_size", "gradient_accumulation_steps")
+PACKAGES = (
+    "posttrain", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed",
+    "bitsandbytes",
+)  # fmt: skip
 
 
 @dataclass
@@ -48,6 +61,7 @@ class Run:
     smoke: bool
     tasks: list[Any] = field(default_factory=list)
     main: bool = True
+    signals: Signals = field(default_factory=Signals)
     reports: list[dict[str, Any]] = field(default_factory=list)
 
     def opener(self, stage: Stage) -> Opener:
@@ -69,7 +83,7 @@ def run(
     run_dir: str | Path | None = None,
     hardware: str | None = None,
 ) -> Path:
-    """Run a recipe and return its run folder. Finished stages are skipped, an interrupted one goes on.
+    """Run a recipe; its run folder. Finished stages are skipped, an interrupted one goes on.
 
     Args:
         recipe_path: the YAML file.
@@ -82,17 +96,18 @@ def run(
     Raises:
         PosttrainError: anything the user can put right; found before training where it can be.
     """
-    recipe = load_recipe(recipe_path, overrides, stage=stage)
+    recipe = read_recipe(recipe_path, overrides, stage=stage)
     chosen = selected(recipe, stage, from_stage)
     if smoke:
         recipe = base.smoke_recipe(recipe)
-    state = start(recipe, Path(recipe_path), run_dir, hardware, smoke)
-    previous = previous_results(state)
-    plan = plan_stages(state, chosen, again=from_stage is not None)
-    try:
-        execute(state, plan, previous)
-    except Exception as error:
-        raise full_disk(error, state.folder.path) or error from error
+    with processes(), listening() as signals:
+        state = start(recipe, Path(recipe_path), run_dir, hardware, smoke, signals)
+        previous = previous_results(state)
+        plan = plan_stages(state, chosen, again=from_stage is not None)
+        try:
+            execute(state, plan, previous)
+        except Exception as error:
+            raise full_disk(error, state.folder.path) or error from error
     return state.folder.path
 
 
@@ -126,7 +141,14 @@ def selected(recipe: Recipe, stage: str | None, from_stage: str | None) -> list[
     return list(range(names.index(from_stage) if from_stage else 0, len(names)))
 
 
-def start(recipe: Recipe, path: Path, run_dir: str | Path | None, hardware_name: str | None, smoke: bool) -> Run:
+def start(
+    recipe: Recipe,
+    path: Path,
+    run_dir: str | Path | None,
+    hardware_name: str | None,
+    smoke: bool,
+    signals: Signals,
+) -> Run:
     """Check the recipe and the folder; write nothing before both are fine."""
     folder = RunFolder(Path(run_dir) if run_dir else Path("runs") / recipe.name)
     folder.inspect()
@@ -140,86 +162,8 @@ def start(recipe: Recipe, path: Path, run_dir: str | Path | None, hardware_name:
     state = PartialState(cpu=not torch.cuda.is_available())
     made = smoke or isinstance(recipe.stages[0], Pretrain)
     base_path = str(folder.path / "base") if made else str(recipe.model_name_or_path)
-    return Run(recipe, folder, machine, base_path, smoke, main=state.is_main_process)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One stage of a run: what it starts from, and the hash of all that decides its result."""
-
-    index: int
-    stage: Stage
-    folder: Path
-    start: str
-    inputs: dict[str, Any]
-    done: bool
-
-    @property
-    def name(self) -> str:
-        return stage_name(self.stage)
-
-    @property
-    def key(self) -> str:
-        return digest(json.dumps(self.inputs, sort_keys=True, default=str).encode())
-
-
-def plan_stages(state: Run, chosen: list[int], again: bool) -> list[Planned]:
-    """Decide for every chosen stage whether it is done, goes on, or begins.
-
-    Raises:
-        RunError: its folder holds another recipe's work, or a stage it starts from is missing.
-    """
-    recipe, plan = state.recipe, []
-    keys: dict[str, str] = {}
-    policy = "base"
-    for i, stage in enumerate(recipe.stages):
-        name, parent = stage_name(stage), stage.start or policy
-        folder = state.folder.stage(i, name)
-        inputs = stage_inputs(state, stage, keys.get(parent))
-        parent_path = state.base_path if parent == "base" else str(state.folder.stage(index_of(recipe, parent), parent) / "model")
-        item = Planned(i, stage, folder, parent_path, inputs, False)
-        keys[name] = item.key
-        if stage.kind != "reward":
-            policy = name
-        if i not in chosen:
-            continue
-        manifest = None if again else state.folder.manifest(folder)
-        if manifest and manifest.get("key") != item.key:
-            if state.folder.trained(folder):
-                raise RunError(changed(folder, manifest.get("inputs", {}), item.inputs, name))
-            manifest = None
-        if again and folder.exists() and state.main:
-            state.folder.set_aside(folder)
-        needed = parent != "base" and index_of(recipe, parent) not in chosen
-        if needed and not (Path(parent_path)).is_dir():
-            raise RunError(f"stage {name} starts from stage {parent}, which has not been run in {state.folder.path}; run it first")
-        plan.append(Planned(i, stage, folder, parent_path, inputs, bool(manifest) and manifest.get("status") == "done"))
-    return plan
-
-
-def index_of(recipe: Recipe, name: str) -> int:
-    """Index of the stage of this name."""
-    return [stage_name(s) for s in recipe.stages].index(name)
-
-
-def stage_inputs(state: Run, stage: Stage, parent_key: str | None) -> dict[str, Any]:
-    """All that decides a stage's result: its settings, its data, and what it starts from."""
-    recipe = state.recipe
-    settings = {k: v for k, v in next(iter(to_dict(stage).values())).items() if k not in COSMETIC}
-    files = {s.path: digest(Path(s.path).read_bytes()) for s in stage.datasets if is_local(s.path) and Path(s.path).is_file()}
-    shared = {k: getattr(recipe, k) for k in ("model_name_or_path", "model_revision", "chat_template", "seed", "dtype")}
-    return {"stage": settings, "files": files, "recipe": shared, "parent": parent_key, "smoke": state.smoke}
-
-
-def changed(folder: Path, before: dict[str, Any], now: dict[str, Any], name: str) -> str:
-    """Which settings differ between the folder and the recipe, and what can be done."""
-    old, new = before.get("stage", {}), now["stage"]
-    keys = sorted(k for k in {*old, *new} if json.dumps(old.get(k), default=str) != json.dumps(new.get(k), default=str))
-    keys += [k for k in ("files", "recipe", "parent") if json.dumps(before.get(k), default=str) != json.dumps(now[k], default=str)]
-    return (
-        f"{folder} was trained with other settings ({', '.join(keys) or 'unknown'}). Nothing is written over: "
-        f"--from_stage {name} trains it and all after it again (the old folders are kept aside), --run_dir starts another run"
-    )
+    main = state.is_main_process
+    return Run(recipe, folder, machine, base_path, smoke, main=main, signals=signals)
 
 
 def prepare(state: Run, plan: list[Planned]) -> None:
@@ -227,20 +171,22 @@ def prepare(state: Run, plan: list[Planned]) -> None:
     recipe, root = state.recipe, state.folder.path
     if state.main:
         root.mkdir(parents=True, exist_ok=True)
-        if not (root / RECIPE).is_file():  # it marks the folder as ours; an older one stays until all data is built
+        # it marks the folder as ours; an older one stays until all data is built
+        if not (root / RECIPE).is_file():
             write_text(root / RECIPE, dump_recipe(recipe))
         if Path(state.base_path).parent == root:
-            base.ensure_base(recipe, state.folder, state.smoke, state.opener(recipe.stages[0]))
+            base.ensure_base(recipe, state.folder, state.smoke, state.opener)
     PartialState().wait_for_everyone()
-    tokenizer = load_tokenizer(recipe.tokenizer_name_or_path or state.base_path, chat_template=recipe.chat_template)
-    config = load_config(state.base_path)
+    path = recipe.tokenizer_name_or_path or state.base_path
+    tokenizer = load_tokenizer(
+        path, chat_template=recipe.chat_template, **hub_options(recipe, path)
+    )
+    config = load_config(state.base_path, **hub_options(recipe, state.base_path))
     for item in plan:
         if not state.smoke:
             check_context(item.stage, config)
     state.tasks = prepare_tasks(recipe, state.smoke)
-    mixtures = {}
-    for item in plan:
-        mixtures[item.name] = stage_data(state, item, tokenizer)
+    mixtures = {item.name: stage_data(state, item, tokenizer) for item in plan}
     if state.main:
         locked = read_object(root / "mixture.lock") if (root / "mixture.lock").is_file() else {}
         write_json(root / "mixture.lock", locked | lock(mixtures))
@@ -259,7 +205,13 @@ def stage_data(state: Run, item: Planned, tokenizer: Any) -> dict[str, Any]:
         shutil.rmtree(data, ignore_errors=True)
         mixture = build_stage(state.recipe, item.stage, tokenizer, data, state.opener(item.stage))
         item.folder.mkdir(parents=True, exist_ok=True)
-        manifest = {"status": "ready", "kind": item.stage.kind, "key": item.key, "inputs": item.inputs, "mixture": mixture}
+        manifest = {
+            "status": "ready",
+            "kind": item.stage.kind,
+            "key": item.key,
+            "inputs": item.inputs,
+            "mixture": mixture,
+        }
         write_json(item.folder / MANIFEST, manifest)
         shutil.rmtree(item.folder / "data", ignore_errors=True)
         os.replace(data, item.folder / "data")
@@ -281,8 +233,10 @@ def run_stage(state: Run, item: Planned) -> None:
         state.reports.append(manifest["report"])
     else:
         begin = time.monotonic()
-        report = {"name": item.name, "kind": item.stage.kind, "status": "failed", "steps": 0, "seconds": 0.0, "metrics": {}}
+        report: dict[str, Any] = {"name": item.name, "kind": item.stage.kind, "status": "failed"}
+        report |= {"steps": 0, "seconds": 0.0, "metrics": {}}
         state.reports.append(report)
+        state.say(hardware.batch_line(item.stage, state.hardware.world))
         if state.main:
             write_json(item.folder / MANIFEST, manifest | {"status": "running"})
             state.folder.forget_unfinished(item.folder)
@@ -290,21 +244,32 @@ def run_stage(state: Run, item: Planned) -> None:
         try:
             rows = stage_rows(item.folder / "data")
             metrics = state.folder.path / "metrics.jsonl"
-            result = train(state.recipe, item.stage, item.start, rows, item.folder, state.hardware, metrics)
+            callbacks = [MetricsFile(metrics, item.name), Progress(item.name)]
+            result = train(
+                state.recipe,
+                item.stage,
+                item.start,
+                rows,
+                item.folder,
+                state.hardware,
+                [*callbacks, SaveWhenStopped(state.signals)],
+            )
             report |= result | {"status": "done"}
         except KeyboardInterrupt:
-            report["status"] = "interrupted"
+            report |= {"status": "interrupted", "steps": saved_steps(item.folder)}
             raise
         finally:
             report["seconds"] = round(time.monotonic() - begin, 1)
             if state.main:
-                write_json(item.folder / MANIFEST, manifest | {"status": report["status"], "report": report})
-    evaluate_stage(state, item.name, item.folder / "model", item.key, scalar=item.stage.kind == "reward")
+                now = {"status": report["status"], "report": report}
+                write_json(item.folder / MANIFEST, manifest | now)
+    evaluate_stage(state, item.name, str(item.folder / "model"), item.key)
 
 
 def full_disk(error: BaseException, folder: Path) -> RunError | None:
     """A readable error for a disk that filled up, whatever library met it."""
-    if getattr(error, "errno", None) == 28 or "No space left" in str(error) or "os error 28" in str(error):
+    full = any(words in str(error) for words in ("No space left", "os error 28"))
+    if full or getattr(error, "errno", None) == errno.ENOSPC:
         return RunError(
             f"no space left while writing {folder}; make room and run the same command again, "
             "it goes on from the last checkpoint"
@@ -321,7 +286,9 @@ def evaluate_base(state: Run) -> None:
     """Score the model that the stack starts from; a pretrain stage's own model is the base."""
     if isinstance(state.recipe.stages[0], Pretrain):
         return
-    evaluate_stage(state, "base", Path(state.base_path), digest(state.base_path.encode()), scalar=False)
+    path = state.base_path
+    mark = [path, fingerprint(path) or state.recipe.model_revision]
+    evaluate_stage(state, "base", path, digest(json.dumps(mark).encode()))
 
 
 def previous_results(state: Run) -> list[dict[str, Any]]:
@@ -336,16 +303,17 @@ def finish(state: Run, previous: list[dict[str, Any]]) -> None:
         return
     reports = {r["name"]: r for r in [*previous, *state.reports]}
     order = [stage_name(s) for s in state.recipe.stages]
-    names = ["base", *order]
+    # what pretraining made is the base of all that follows
+    base_name = order[0] if isinstance(state.recipe.stages[0], Pretrain) else "base"
     evals = {}
-    for name in names:
+    for name in ("base", *order):
         path = state.folder.path / "evals" / f"{name}.json"
         if path.is_file():
-            evals["base" if isinstance(state.recipe.stages[0], Pretrain) and name == order[0] else name] = read_json(path)["scores"]
+            evals["base" if name == base_name else name] = read_json(path)["scores"]
     stages = [reports[name] for name in order if name in reports]
-    write_json(state.folder.path / "report.json", {"name": state.recipe.name, "stages": stages, "evals": evals})
-    page = write_report(state.folder.path)
-    state.say(f"report: {page}")
+    report = {"name": state.recipe.name, "stages": stages, "evals": evals}
+    write_json(state.folder.path / "report.json", report)
+    state.say(f"report: {write_report(state.folder.path)}")
 
 
 def environment(state: Run) -> dict[str, Any]:
@@ -356,15 +324,14 @@ def environment(state: Run) -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or [f"cpu ({os.cpu_count()} cores)"]
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "command": " ".join(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions,
-        "devices": devices,
+        "devices": devices or [f"cpu ({os.cpu_count()} cores)"],
         "world_size": state.hardware.world,
         "hardware": state.hardware.line,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-

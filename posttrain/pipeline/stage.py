@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
-from transformers import PrinterCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain.models import Adapter, load_model, load_tokenizer, merge_adapter, save_model
-from posttrain.pipeline.check import dpo_loss
+from posttrain.pipeline.check import dpo_loss, hub_options
 from posttrain.pipeline.folder import last_checkpoint
 from posttrain.pipeline.hardware import Hardware, set_accelerate_accumulation, split_batch
-from posttrain.pipeline.progress import MetricsFile, Progress
 from posttrain.recipe import Recipe, stage_name
 from posttrain.trainers.base import PostTrainer, PostTrainingArguments
 from posttrain.trainers.dpo import DPOConfig, DPOTrainer
@@ -35,15 +35,16 @@ TRAINERS: dict[str, tuple[type[PostTrainer], type[PostTrainingArguments]]] = {
 
 # recipe keys handed to the trainer's config under the same name
 SHARED = (
-    "learning_rate", "lr_scheduler_type", "num_train_epochs", "weight_decay", "adam_beta1", "adam_beta2",
-    "adam_epsilon", "max_grad_norm", "optim", "logging_steps", "save_steps",
+    "learning_rate", "lr_scheduler_type", "num_train_epochs", "weight_decay", "adam_beta1",
+    "adam_beta2", "adam_epsilon", "max_grad_norm", "optim", "logging_steps", "save_steps",
     "save_total_limit", "max_length", "truncation",
 )  # fmt: skip
 OWN: dict[str, tuple[str, ...]] = {
     "sft": ("loss_reduction",),
     "rlvr": (
-        "num_generations", "num_mini_batches", "max_prompt_length", "max_completion_length", "temperature", "top_p",
-        "beta", "advantage", "loss", "loss_reduction", "reward_scale", "missing_eos_reward",
+        "num_generations", "num_mini_batches", "max_prompt_length", "max_completion_length",
+        "temperature", "top_p", "beta", "advantage", "loss", "loss_reduction", "reward_scale",
+        "missing_eos_reward",
     ),
 }  # fmt: skip
 
@@ -53,7 +54,9 @@ def half(recipe: Recipe) -> bool:
     return recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and torch.cuda.is_available())
 
 
-def arguments(recipe: Recipe, stage: Any, folder: Path, hardware: Hardware) -> PostTrainingArguments:
+def arguments(
+    recipe: Recipe, stage: Any, folder: Path, hardware: Hardware
+) -> PostTrainingArguments:
     """The trainer's config of a stage."""
     micro, steps = split_batch(stage, hardware.world)
     set_accelerate_accumulation(steps)
@@ -65,7 +68,8 @@ def arguments(recipe: Recipe, stage: Any, folder: Path, hardware: Hardware) -> P
     if stage.max_steps is not None:
         values["max_steps"] = stage.max_steps
     # transformers reads a float below 1 as a share of the steps
-    values["warmup_steps"] = stage.warmup_steps if stage.warmup_steps is not None else stage.warmup_ratio
+    given = stage.warmup_steps is not None
+    values["warmup_steps"] = stage.warmup_steps if given else stage.warmup_ratio
     if stage.gradient_checkpointing:
         newer = "activation_checkpointing" in PostTrainingArguments.__dataclass_fields__
         values["activation_checkpointing" if newer else "gradient_checkpointing"] = True
@@ -84,6 +88,8 @@ def arguments(recipe: Recipe, stage: Any, folder: Path, hardware: Hardware) -> P
         report_to=recipe.report_to,
         run_name=f"{recipe.name}-{stage_name(stage)}",
         disable_tqdm=True,
+        log_level_replica="error",
+        ddp_find_unused_parameters=False,  # every loss here reaches every trained weight
         push_to_hub=False,
         **values,
     )
@@ -104,31 +110,44 @@ def adapter_of(stage: Any) -> Adapter | None:
     )
 
 
-def train(recipe: Recipe, stage: Any, start: str, rows: Any, folder: Path, hardware: Hardware, metrics: Path) -> dict[str, Any]:
+def train(
+    recipe: Recipe,
+    stage: Any,
+    start: str,
+    rows: Any,
+    folder: Path,
+    hardware: Hardware,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> dict[str, Any]:
     """Train one stage from the model at `start`; its model ends in `<folder>/model`.
 
     Returns:
         `steps` and the last `metrics` logged.
+
+    Raises:
+        KeyboardInterrupt: told to stop; the step that was in progress is saved.
     """
     fresh_state()
     args = arguments(recipe, stage, folder, hardware)
     set_seed(args.seed)
     adapter, trainer_class = adapter_of(stage), TRAINERS[stage.kind][0]
     dtype = torch.bfloat16 if adapter and half(recipe) else torch.float32
-    options = {"revision": None if Path(start).is_dir() else recipe.model_revision, "trust_remote_code": recipe.trust_remote_code}
-    model = load_model(start, head=trainer_class.head, dtype=dtype, adapter=adapter, **options)  # type: ignore[arg-type]
-    tokenizer = load_tokenizer(recipe.tokenizer_name_or_path or start, chat_template=recipe.chat_template, **options)  # type: ignore[arg-type]
-    name = stage_name(stage)
+    options, words = hub_options(recipe, start), recipe.tokenizer_name_or_path or start
+    model = load_model(start, head=trainer_class.head, dtype=dtype, adapter=adapter, **options)
+    tokenizer = load_tokenizer(
+        words, chat_template=recipe.chat_template, **hub_options(recipe, words)
+    )
     trainer = trainer_class(
         model=model,
         args=args,
         train_dataset=rows,
         processing_class=tokenizer,
-        callbacks=[MetricsFile(metrics, name), Progress(name)],
+        callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    result = {"steps": trainer.state.global_step, "metrics": last_metrics(trainer.state.log_history)}
+    metrics = last_metrics(trainer.state.log_history)
+    result = {"steps": trainer.state.global_step, "metrics": metrics}
     export(trainer, start, folder, adapter, options)
     del trainer, model
     fresh_state()
@@ -139,11 +158,14 @@ def last_metrics(history: list[dict[str, Any]]) -> dict[str, Any]:
     """The last value of every number that was logged."""
     merged: dict[str, Any] = {}
     for row in history:
-        merged |= {k: v for k, v in row.items() if k not in ("step", "epoch") and not k.startswith("train_")}
-    return merged
+        merged |= row
+    own = ("step", "epoch")
+    return {k: v for k, v in merged.items() if k not in own and not k.startswith("train_")}
 
 
-def export(trainer: PostTrainer, start: str, folder: Path, adapter: Adapter | None, options: dict[str, Any]) -> None:
+def export(
+    trainer: PostTrainer, start: str, folder: Path, adapter: Adapter | None, options: dict[str, Any]
+) -> None:
     """Write `<folder>/model`, whole or not at all; adapters are folded in, and kept beside it."""
     aside = folder / "model.tmp"
     trainer.save_model(str(folder / "adapter" if adapter else aside))
@@ -154,8 +176,9 @@ def export(trainer: PostTrainer, start: str, folder: Path, adapter: Adapter | No
         if adapter:
             unset_hf_deepspeed_config()
             head, tokenizer = trainer.head, trainer.processing_class
-            merged = merge_adapter(str(folder / "adapter"), start, head, tokenizer=tokenizer, **options)  # type: ignore[arg-type]
-            save_model(merged, tokenizer, aside)  # type: ignore[arg-type]
+            path = str(folder / "adapter")
+            merged = merge_adapter(path, start, head, tokenizer=tokenizer, **options)
+            save_model(merged, tokenizer, aside)
         os.replace(aside, folder / "model")
     state.wait_for_everyone()
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from posttrain.errors import DataError
+from posttrain.errors import DataError, first_line
 from posttrain.formats import Row
 from posttrain.recipe import Source
 
@@ -184,8 +184,3 @@ def rename(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:
             raise DataError(f"columns: {ours}: {theirs!r} is not a column; there are {known}")
         row[ours] = raw[theirs]
     return row
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

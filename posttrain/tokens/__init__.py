@@ -314,7 +314,9 @@ def show(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
     else:
         truth = f"--- ground truth ({row['verifier']})\n{row['ground_truth']}"
         return f"{tokenizer.decode(row['prompt_ids'])}\n{truth}"
-    text, run, trained = [], [], False
+    text: list[str] = []
+    run: list[int] = []
+    trained = False
     for token, label in [*parts, (None, None)]:
         now = label is not None and label != IGNORE
         if run and (token is None or now != trained):

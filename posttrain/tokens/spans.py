@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -77,9 +78,10 @@ def render(
     Raises:
         DataError: the template refuses the messages (an unknown role, say).
     """
+    turns: list[Any] = list(messages)
     try:
         return tokenizer.apply_chat_template(  # type: ignore[return-value]
-            list(messages), tokenize=False, add_generation_prompt=generation_prompt
+            turns, tokenize=False, add_generation_prompt=generation_prompt
         )
     except Exception as error:  # jinja's own errors, raised by arbitrary templates
         raise DataError(f"the chat template refuses the conversation: {error}") from error

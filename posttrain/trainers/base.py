@@ -37,7 +37,7 @@ from posttrain.models import (
     load_tokenizer,
     resize_to,
 )
-from posttrain.packing import Collator, GlobalBatches, Rows
+from posttrain.packing import Collator, GlobalBatches, Rows, forward_inputs
 from posttrain.tokens import Tokenizer, tokenize
 
 Batch = dict[str, torch.Tensor]
@@ -70,7 +70,7 @@ class PostTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         if not torch.cuda.is_available() and not torch.backends.mps.is_available():
             self.use_cpu = True  # DeepSpeed and DDP then run over gloo
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
 
     @property
     def global_batch(self) -> int:
@@ -91,6 +91,9 @@ class PostTrainer(Trainer):
     """
 
     args: PostTrainingArguments
+    model: Any
+    train_dataset: Any
+    processing_class: PreTrainedTokenizerBase
     row_kind = "conversation"
     head = "lm"
     loss_is_scaled_for_ga = True
@@ -110,19 +113,7 @@ class PostTrainer(Trainer):
     ) -> None:
         args = args if args is not None else self.config_class(output_dir="runs/trainer")
         set_seed(args.seed)  # fresh adapters and heads are drawn below
-        if isinstance(model, str):
-            check_checkpoint(model)
-            processing_class = processing_class or load_tokenizer(model)
-            adapter = peft_config if isinstance(peft_config, Adapter) else None
-            model = load_model(model, head=self.head, adapter=adapter)
-            peft_config = None if adapter else peft_config
-        if processing_class is None:
-            processing_class = load_tokenizer(model.config._name_or_path)
-        if peft_config is not None:
-            model = wrap(model, peft_config, self.head)
-        bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-        set_attention(bare)
-        resize_to(bare, processing_class)
+        loaded, processing_class = ready(model, processing_class, peft_config, self.head)
         self.tokenizer_for_rows = Tokenizer(
             processing_class,
             args.max_length,
@@ -140,7 +131,7 @@ class PostTrainer(Trainer):
             defaultdict(list)
         )
         super().__init__(
-            model=model,
+            model=loaded,
             args=args,
             data_collator=data_collator
             or Collator({name: i for i, name in enumerate(self.sources)}),
@@ -258,15 +249,11 @@ class PostTrainer(Trainer):
 
     def logps(self, model: nn.Module, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
         """`[K]` log-probs of the trained tokens; no other position reaches the head."""
-        if not len(
-            batch["keep"]
-        ):  # an empty share of a partial batch still takes part in the collectives
-            return (
-                model(**forward_inputs(batch), logits_to_keep=1, use_cache=False).logits.sum() * 0
-            ).expand(0)
-        logits = model(
-            **forward_inputs(batch), logits_to_keep=batch["keep"], use_cache=False
-        ).logits[0]
+        empty = not len(batch["keep"])  # such a share of a partial batch still joins collectives
+        keep = 1 if empty else batch["keep"]
+        logits = model(**forward_inputs(batch), logits_to_keep=keep, use_cache=False).logits[0]
+        if empty:
+            return (logits.sum() * 0).expand(0)
         logits = logits.float() / temperature if temperature != 1 else logits.float()
         return -nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
 
@@ -352,6 +339,25 @@ class PostTrainer(Trainer):
         return metrics
 
 
+def ready(
+    model: Any, tokenizer: PreTrainedTokenizerBase | None, peft_config: Any, head: str
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The model, loaded and with its adapters, and the tokenizer whose tokens it has rows for."""
+    if isinstance(model, str):
+        check_checkpoint(model)
+        tokenizer = tokenizer or load_tokenizer(model)
+        adapter = peft_config if isinstance(peft_config, Adapter) else None
+        model = load_model(model, head=head, adapter=adapter)
+        peft_config = None if adapter else peft_config
+    tokenizer = tokenizer or load_tokenizer(model.config._name_or_path)
+    if peft_config is not None:
+        model = wrap(model, peft_config, head)
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    set_attention(bare)
+    resize_to(bare, tokenizer)
+    return model, tokenizer
+
+
 def wrap(model: Any, peft_config: Any, head: str) -> Any:
     """Adapters on a loaded model, from our `Adapter` or a peft config."""
     if isinstance(peft_config, Adapter):
@@ -359,13 +365,6 @@ def wrap(model: Any, peft_config: Any, head: str) -> Any:
     from peft import get_peft_model
 
     return get_peft_model(model, peft_config)
-
-
-def forward_inputs(batch: Batch) -> Batch:
-    """The part of a packed batch that the model reads."""
-    return {
-        name: batch[name] for name in ("input_ids", "position_ids", "packed_rows", "packed_back")
-    }
 
 
 def source_names(*datasets: Any) -> list[str]:

@@ -23,9 +23,8 @@ class FrozenReference:
         self.copy: Any = None
         if hasattr(trainer.model, "disable_adapter"):
             return
-        if (
-            trainer.is_deepspeed_enabled
-        ):  # partitioned weights cannot be copied: load them once more
+        if trainer.is_deepspeed_enabled:
+            # partitioned weights cannot be copied: load them once more
             from trl.models.utils import prepare_deepspeed
 
             model = load_model(trainer.model.config._name_or_path, dtype=trainer.model.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,4 @@ def compute(trainer: DPOTrainer, rows: Any) -> torch.Tensor:
 
 def adapters_off(model: Any) -> Any:
     """With adapters the reference is the model without them."""
-    from contextlib import nullcontext
-
     return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()

@@ -11,7 +11,8 @@ from torch import nn
 
 from posttrain.losses.bradley_terry import bradley_terry
 from posttrain.models import make_scalar, name_scalar_head
-from posttrain.trainers.base import Batch, PostTrainer, PostTrainingArguments, forward_inputs
+from posttrain.packing import forward_inputs
+from posttrain.trainers.base import Batch, PostTrainer, PostTrainingArguments
 
 
 @dataclass
@@ -44,7 +45,7 @@ class RewardTrainer(PostTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call)
         if self.accelerator.is_main_process:
-            name_scalar_head(Path(output_dir or self.args.output_dir))
+            name_scalar_head(Path(str(output_dir or self.args.output_dir)))
 
     def num_items(self, batch: Batch) -> torch.Tensor:
         return torch.tensor(float(len(batch["index"])))

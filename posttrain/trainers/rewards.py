@@ -28,13 +28,11 @@ class Rewards:
 
     @classmethod
     def of(cls, value: str | RewardFunction | Sequence[str | RewardFunction] | None) -> Rewards:
-        functions = (
-            ()
-            if value is None
-            else (value,)
-            if isinstance(value, str) or callable(value)
-            else tuple(value)
-        )
+        if value is None:
+            value = ()
+        elif isinstance(value, str) or callable(value):
+            value = (value,)
+        functions = tuple(value)
         for function in functions:
             if isinstance(function, str):
                 get_verifier(function)

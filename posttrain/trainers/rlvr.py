@@ -159,13 +159,10 @@ class RLVRTrainer(PostTrainer):
         self.rewards = Rewards.of(reward_funcs)
         kwargs.setdefault("data_collator", lambda rows: [row for row in rows if row is not None])
         super().__init__(model, args, **kwargs)
-        self.advantage, self.loss = (
-            advantage(as_spec(self.args.advantage)),
-            policy_loss(as_spec(self.args.loss)),
-        )
-        self.windows: list[
-            list[Batch]
-        ] = []  # micro-batches of steps that are rolled out, not yet run
+        self.advantage = advantage(as_spec(self.args.advantage))
+        self.loss = policy_loss(as_spec(self.args.loss))
+        # micro-batches of steps that are rolled out, not yet run
+        self.windows: list[list[Batch]] = []
         self.rolled_out = 0
         self.reference = FrozenReference(self) if self.args.beta else None
         self.on_rollout: Callable[[list[Rollout]], None] | None = None
@@ -225,7 +222,9 @@ class RLVRTrainer(PostTrainer):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(self.windows, path)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
         """As the base's; a checkpoint from between two steps of a rollout goes on with it."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
@@ -234,7 +233,7 @@ class RLVRTrainer(PostTrainer):
             path = self.rollout_file(str(resume_from_checkpoint))
             self.windows = torch.load(path, map_location=self.args.device, weights_only=True)
         self.rolled_out = len(self.windows)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # --- rollout ----------------------------------------------------------------------------------
 
@@ -272,9 +271,8 @@ class RLVRTrainer(PostTrainer):
         """Sample from the policy as it is; the draw depends on seed, step and process only."""
         args, model = self.args, self.accelerator.unwrap_model(self.model_wrapped)
         bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-        seed = (
-            args.seed * 1_000_003 + self.state.global_step
-        ) * 4096 + self.accelerator.process_index
+        draw = args.seed * 1_000_003 + self.state.global_step
+        seed = draw * 4096 + self.accelerator.process_index
         generator = torch.Generator(device=args.device).manual_seed(seed)
         sampling = Sampling(args.max_completion_length, args.temperature, args.top_p)
         with whole(self.model_wrapped, bare):
@@ -310,12 +308,11 @@ class RLVRTrainer(PostTrainer):
             batch["advantages"] = values[batch["segment"]]
             batch["items"] = torch.zeros(())
             batches.append(batch)
-        lengths = torch.tensor(
-            [len(c.ids) for r in rollouts for c in r.completions], dtype=torch.long
-        )
+        # groups of equal rewards count, though they are not run
+        lengths = [len(c.ids) for r in rollouts for c in r.completions]
         batches[0]["items"] = num_items(
-            lengths, args.loss_reduction
-        )  # equal groups count, though they are not run
+            torch.tensor(lengths, dtype=torch.long), args.loss_reduction
+        )
         return batches
 
     @torch.no_grad()

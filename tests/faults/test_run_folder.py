@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 RUN = ("run", "stack.yaml", "--stage", "sft")
+META = {"format": "pt"}
 
 
 def test_a_finished_run_is_skipped(begun: Path, call: Callable[..., int]) -> None:
@@ -119,6 +121,30 @@ def test_a_changed_recipe_over_a_finished_stage(
 def test_changed_rows_under_a_finished_stage(begun: Path, refused: Callable[..., str]) -> None:
     (begun / "rows.jsonl").write_text('{"prompt": "3+3?", "completion": "6"}\n')
     assert "(files)" in refused(begun, *RUN)
+
+
+def test_changed_rows_in_a_folder_under_a_finished_stage(
+    begun: Path, call: Callable[..., int], refused: Callable[..., str]
+) -> None:
+    (begun / "rows").mkdir()
+    (begun / "rows.jsonl").rename(begun / "rows/part.jsonl")
+    arguments = (*RUN, "stages.sft.datasets=[{path: rows}]", "--run_dir", "runs/other")
+    assert call(*arguments) == 0
+    (begun / "rows/more.jsonl").write_text('{"prompt": "3+3?", "completion": "6"}\n')
+    assert "(files)" in refused(begun, *arguments)
+
+
+def test_a_changed_base_model_is_evaluated_again(
+    begun: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*RUN) == 0
+    assert "base: evaluated before, skipped" in capsys.readouterr().err
+    weights = begun / "model/model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights, META)
+    assert call(*RUN) == 0
+    assert "base: evaluated before" not in capsys.readouterr().err
+    assert call(*RUN) == 0
+    assert "base: evaluated before, skipped" in capsys.readouterr().err
 
 
 def test_from_stage_keeps_the_old_folder_aside(begun: Path, call: Callable[..., int]) -> None:

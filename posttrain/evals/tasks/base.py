@@ -1,4 +1,4 @@
-"""What a task says of itself. A generation task grades completions, a pair task compares log-probs."""
+"""What a task says of itself. Generation tasks grade completions, pair tasks compare log-probs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GSM8K (Cobbe et al. 2021, arXiv:2110.14168): grade-school word problems, exact match of the last number.
+"""GSM8K (Cobbe et al. 2021, arXiv:2110.14168): word problems, exact match of the last number.
 
 Zero-shot through the model's chat template. Tülu 3 reports 8 shots as turns of a conversation, so
 these scores stand beside each other, not beside that table.
@@ -19,5 +19,8 @@ class GSM8K(EvalTask):
     version = "1-zero-shot"
     verifier = "gsm8k"
     source: ClassVar[Source | None] = Source(
-        path="openai/gsm8k", name="main", split="test", columns={"prompt": "question", "ground_truth": "answer"}
+        path="openai/gsm8k",
+        name="main",
+        split="test",
+        columns={"prompt": "question", "ground_truth": "answer"},
     )

@@ -27,7 +27,7 @@ class Tiny(EvalTask):
 
 
 class TinyPreference(EvalTask):
-    """How often the chosen answer is the more probable one (or scores higher under a reward model)."""
+    """How often the chosen answer is the more probable one (reward models: the better scored)."""
 
     name = "tiny_preference"
     kind = "preference"

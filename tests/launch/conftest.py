@@ -1,0 +1,213 @@
+"""A whole small stack in a folder, and processes to run it in as a user would."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from posttrain.sources import tiny
+
+BIN = Path(sys.executable).parent
+SHAPE = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.15,
+}
+COMMON = {"max_length": 128, "batch_size": 8, "lr_scheduler_type": "constant"}
+STAGES: dict[str, dict[str, Any]] = {
+    "sft": {"datasets": [{"path": "chats.jsonl"}], "learning_rate": 3.0e-3, **COMMON},
+    # accumulation differs from the stage before: a launcher's own settings must not outlive it
+    "dpo": {
+        "datasets": [{"path": "pairs.jsonl"}],
+        "learning_rate": 3.0e-4,
+        "per_device_train_batch_size": 2,
+        **COMMON,
+    },
+    "reward": {
+        "datasets": [{"path": "pairs.jsonl"}],
+        "learning_rate": 1.0e-3,
+        "max_steps": 3,
+        **COMMON,
+    },
+    "rlvr": {
+        "datasets": [{"path": "problems.jsonl"}],
+        "learning_rate": 1.0e-3,
+        "max_steps": 3,
+        "num_generations": 4,
+        "max_prompt_length": 96,
+        "max_completion_length": 8,
+        **COMMON,
+    },
+}
+LETTER = {"letter": "a", "let_frequency": 1, "let_relation": "at least"}
+
+
+def problems(seed: int) -> Iterator[dict[str, Any]]:
+    """The tiny prompts with a demand that a random model meets now and then."""
+    truth = {"instruction_id_list": ["keywords:letter_frequency"], "kwargs": [LETTER]}
+    return (row | {"ground_truth": truth, "verifier": "ifeval"} for row in tiny.problems(seed))
+
+
+ROWS = {
+    "chats.jsonl": (tiny.conversations, 24),
+    "pairs.jsonl": (tiny.preferences, 20),  # the third batch is a partial one
+    "problems.jsonl": (problems, 24),
+}
+EVAL = {
+    "tasks": [{"name": "tiny", "num_samples": 9}, {"name": "tiny_preference", "num_samples": 9}],
+    "max_new_tokens": 8,
+}
+
+
+def _recipe(stages: Sequence[str], fields: Mapping[str, Any], every: Mapping[str, Any]) -> str:
+    blocks = [{name: {**STAGES[name], **every}} for name in stages]
+    head = {"name": "stack", "model_name_or_path": "model", "chat_template": "tulu", "seed": 3}
+    return yaml.safe_dump({**head, "stages": blocks, "eval": EVAL, **fields}, sort_keys=False)
+
+
+def _texts() -> list[str]:
+    return [row["text"] for row in itertools.islice(tiny.text(0), 200)]
+
+
+@pytest.fixture(scope="session")
+def write_stack() -> Callable[..., Path]:
+    """`write_stack(folder, stages=..., shape=..., every=..., **recipe_keys)`: the recipe's path."""
+
+    def write(
+        folder: Path,
+        stages: Sequence[str] = tuple(STAGES),
+        shape: Mapping[str, Any] | None = None,
+        every: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> Path:
+        from posttrain.scratch import new_model, new_tokenizer
+
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer = new_tokenizer(_texts(), 400, None)
+        new_model({**SHAPE, **(shape or {})}, tokenizer, folder / "model", seed=1)
+        for name, (make, count) in ROWS.items():
+            rows = itertools.islice(make(5), count)
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / name).write_text(lines, encoding="utf-8")
+        (folder / "stack.yaml").write_text(_recipe(stages, fields, every or {}), encoding="utf-8")
+        return folder / "stack.yaml"
+
+    return write
+
+
+def _environment() -> dict[str, str]:
+    one = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **one, "HF_HUB_OFFLINE": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+
+
+class Launched:
+    """A launch that is running: what it prints goes to a file, and no process of it survives."""
+
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        self.out = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.err = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            list(command),
+            cwd=folder,
+            env=_environment(),
+            stdout=self.out,
+            stderr=self.err,
+            start_new_session=True,
+        )
+
+    def wait(self, seconds: float = 400) -> int:
+        """The exit status; a launch that hangs is ended with all its processes."""
+        try:
+            return self.process.wait(timeout=seconds)
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """SIGKILL to every process of the launch that is left."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self.process.wait()
+
+    def said(self) -> str:
+        """stderr so far."""
+        self.err.seek(0)
+        return self.err.read()
+
+    def printed(self) -> str:
+        """stdout so far."""
+        self.out.seek(0)
+        return self.out.read()
+
+
+@pytest.fixture
+def begin() -> Iterator[Callable[..., Launched]]:
+    """`begin(command, folder)`: a launch that is ended with the test."""
+    launched: list[Launched] = []
+
+    def start(command: Sequence[str], folder: Path) -> Launched:
+        launched.append(Launched(command, folder))
+        return launched[-1]
+
+    yield start
+    for one in launched:
+        one.end()
+
+
+@pytest.fixture(scope="session")
+def launch() -> Callable[..., Launched]:
+    """`launch(command, folder)`: run to the end, which must be a good one."""
+
+    def run(command: Sequence[str], folder: Path) -> Launched:
+        done = Launched(command, folder)
+        status = done.wait()
+        said = done.said()
+        assert status == 0, f"{status}\n{said[-6000:]}"
+        assert "terminate called" not in said and "Traceback" not in said, said[-6000:]
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A port that nobody listens at, for the processes of a launch to meet."""
+
+    def find() -> int:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            return int(listener.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def metrics() -> Callable[..., dict[str, list[dict[str, Any]]]]:
+    """`metrics(run_folder)`: stage -> its rows of metrics.jsonl."""
+
+    def read(run: Path) -> dict[str, list[dict[str, Any]]]:
+        stages: dict[str, list[dict[str, Any]]] = {}
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            stages.setdefault(row["stage"], []).append(row)
+        return stages
+
+    return read

@@ -1,0 +1,37 @@
+"""How a global batch is made up is said in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from posttrain.pipeline.hardware import batch_line
+from posttrain.recipe import RLVR, SFT, Source, Stage
+
+ROWS = (Source(path="rows.jsonl"),)
+
+
+@pytest.mark.parametrize(
+    ("stage", "world", "line"),
+    [
+        # 48 rows on 2 processes are 24 each; 4096 // 512 = 8 of them fit in one micro-batch
+        (
+            SFT(datasets=ROWS, batch_size=48, max_length=512),
+            2,
+            "sft: batch of 48 = 8 x 3 accumulation x 2 process(es)",
+        ),
+        # 64 completions in 2 mini-batches are 32 a step; 4096 // (512 + 512) = 4 fit
+        (
+            RLVR(
+                datasets=ROWS,
+                batch_size=64,
+                num_mini_batches=2,
+                max_prompt_length=512,
+                max_completion_length=512,
+            ),
+            1,
+            "rlvr: batch of 64 = 4 x 8 accumulation x 1 process(es) x 2 mini-batches",
+        ),
+    ],
+)
+def test_the_batch_line(stage: Stage, world: int, line: str) -> None:
+    assert batch_line(stage, world) == line
