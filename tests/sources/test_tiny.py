@@ -82,15 +82,14 @@ def test_worked_answers_are_right() -> None:
         answer, result = tiny.worked(problem), str(problem["result"])
         assert SUMS.findall(answer) and wrong_sums(answer) == 0
         assert verify("gsm8k", answer, result).score == 1
-        assert verify("gsm8k", tiny.bare(problem), result).score == 1
-        assert wrong_sums(tiny.slipped(problem, rng)) == 1
-        assert verify("gsm8k", tiny.slipped(problem, rng), result).score == 0
+        for show_steps, polite in itertools.product((True, False), repeat=2):
+            assert verify("gsm8k", tiny.styled(problem, show_steps, polite), result).score == 1
 
 
 def test_a_problem_worked_by_hand() -> None:
-    problem = {"steps": ((34, "+", 27, 61), (61, "-", 15, 46)), "result": 46}
-    assert tiny.worked(problem) == "34+27=61. 61-15=46. The answer is 46."
-    assert tiny.bare(problem) == "The answer is 46."
+    problem = {"steps": ((34, "+", 7, 41), (41, "-", 5, 36)), "result": 36}
+    assert tiny.worked(problem) == "34+7=41. 41-5=36. The answer is 36."
+    assert tiny.styled(problem, show_steps=False, polite=True) == "So the answer is 36."
 
 
 def test_constraints_accept_their_own_answer_and_no_empty_one() -> None:
@@ -111,10 +110,15 @@ def test_every_problem_has_a_truth_that_its_verifier_reads() -> None:
         assert verify(problem["verifier"], "", problem["ground_truth"]).score < 1
 
 
-def test_pairs_prefer_the_worked_answer() -> None:
+def test_pairs_prefer_the_wording_or_the_right_number() -> None:
+    wording = 0
     for row in take(tiny.preferences(6)):
-        assert SUMS.findall(row["chosen"]) and wrong_sums(row["chosen"]) == 0
-        assert not SUMS.findall(row["rejected"]) or wrong_sums(row["rejected"]) == 1
+        chosen, rejected = row["chosen"], row["rejected"]
+        assert "So the answer is" in chosen and wrong_sums(chosen) == 0
+        same_number = chosen.rsplit(" ", 1)[1] == rejected.rsplit(" ", 1)[1]
+        assert same_number == ("So the answer is" not in rejected)
+        wording += same_number
+    assert 0.6 < wording / NUMBER < 0.74
 
 
 def test_a_source_has_a_seed_of_its_own() -> None:
