@@ -173,7 +173,11 @@ def compare(
     """Share of pairs whose chosen answer has the higher summed log-prob, or the higher score."""
     scalar = has_scalar_head(model)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
-    data = tokenize(rows, "preference", Tokenizer(tokenizer, limit)).rows
+    tokenized = tokenize(rows, "preference", Tokenizer(tokenizer, limit))
+    data = tokenized.rows
+    if lost := len(rows) - len(data):  # scores of fewer rows would pass for scores of the task
+        reasons = "; ".join(sorted({why for d in tokenized.dropped.values() for why in d}))
+        raise DataError(f"task {task.name}: {lost} of {len(rows)} pairs cannot be used: {reasons}")
     collate = Collator({})
     model.eval()
 
@@ -195,7 +199,7 @@ def compare(
             "reason": f"{what} of the chosen answer {chosen:.2f}, of the rejected {rejected:.2f}",
             "ground_truth": f"rejected: {row['rejected'][-1]['content']}",
         }
-        for row, (chosen, rejected) in zip(rows, values, strict=False)
+        for row, (chosen, rejected) in zip(rows, values, strict=True)
     ]
     return summarise([float(c > r) for c, r in values], task.version, transcripts)
 

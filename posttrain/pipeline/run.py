@@ -263,7 +263,8 @@ def run_stage(state: Run, item: Planned) -> None:
             if state.main:
                 now = {"status": report["status"], "report": report}
                 write_json(item.folder / MANIFEST, manifest | now)
-    evaluate_stage(state, item.name, str(item.folder / "model"), item.key)
+    model = str(item.folder / "model")
+    evaluate_stage(state, item.name, model, digest(f"{item.key} {fingerprint(model)}".encode()))
 
 
 def full_disk(error: BaseException, folder: Path) -> RunError | None:

@@ -25,6 +25,7 @@ def test_tulu_is_exact():
     assert (recipe.chat_template, recipe.eval) == ("tulu", Eval(suite="tulu3-dev"))
     assert recipe.stages == (
         SFT(
+            bad_rows="drop",
             datasets=(Source(path="allenai/tulu-3-sft-mixture"),),
             loss_reduction="sum",
             max_length=4096,
@@ -58,6 +59,7 @@ def test_tulu_is_exact():
         ),
         RLVR(
             start="dpo",
+            bad_rows="drop",
             datasets=(Source(path="allenai/RLVR-GSM-MATH-IF-Mixed-Constraints"),),
             remap_verifier={"ifeval": "ifeval_old"},
             max_prompt_length=2048,
