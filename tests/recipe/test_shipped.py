@@ -36,6 +36,7 @@ def test_tulu_is_exact():
             seed=123,
         ),
         DPO(
+            bad_rows="drop",
             datasets=pairs,
             loss={"name": "dpo", "length_normalise": True, "beta": 5},
             max_length=2048,
@@ -47,6 +48,7 @@ def test_tulu_is_exact():
         ),
         Reward(
             start="sft",
+            bad_rows="drop",
             datasets=pairs,
             max_length=2048,
             truncation="drop",
