@@ -50,9 +50,21 @@ class Source:
     data_files: str | tuple[str, ...] | None = key(
         None, "Files to read inside the hub id or folder."
     )
+    format: str | Mapping[str, Any] | None = key(
+        None,
+        "How rows are written: a name, or {name: ..., option: ...}; default: read from the columns.",
+        aliases=("type", "formatting"),
+    )
     columns: Mapping[str, str] = key(
         {}, "Our field -> their column, e.g. {prompt: question, ground_truth: answer}."
     )
+    streaming: bool = key(
+        False, "Read a hub data set as it downloads, without a copy in the hub's own cache."
+    )
+    license: str | None = key(
+        None, "Licence, for the lock file; default: what the data set says of itself."
+    )
+    filters: tuple[Any, ...] = key((), "Filters of this source only, before the stage's.")
     source: str | None = key(
         None, "Name of this source in metrics and reports; default: from `path`."
     )
@@ -95,6 +107,23 @@ class Stage:
     filters: tuple[Any, ...] = key(
         (), "Filters applied to every row: names, or {name: ..., option: ...}."
     )
+    mixing: Mapping[str, Any] | None = key(
+        None,
+        "How many rows each source gives, instead of amounts at the sources: {name: proportional,"
+        " cap: 3000} or {name: temperature, temperature: 2}, with `num_samples` rows in all.",
+    )
+    eval_fraction: float | None = key(
+        None,
+        "Share of every source's rows that is held out, drawn by the seed; its loss is measured.",
+        above=0,
+        at_most=0.5,
+        aliases=("val_size", "val_set_size"),
+    )
+    eval_steps: int | None = key(
+        None,
+        "Measure the held-out loss every so many steps; default: once, at the end.",
+        at_least=1,
+    )
     bad_rows: str = key(
         "error",
         "Rows that cannot be read stop the run, or are dropped and counted.",
@@ -108,6 +137,19 @@ class Stage:
     )
     truncation: str = key(
         "truncate", "What to do with longer rows.", choices=("truncate", "drop", "error")
+    )
+    packing: bool = key(
+        False,
+        "Pack the whole data set, best-fit, into sequences of `max_length`; `batch_size` then counts"
+        " packs.",
+        aliases=("sample_packing",),
+    )
+    max_tokens_per_device: int | None = key(
+        None,
+        "Tokens per process and forward pass, instead of `per_device_train_batch_size`: the rows of"
+        " a step are packed best-fit under it.",
+        at_least=1,
+        aliases=("max_tokens_per_gpu", "max_token_len_per_gpu"),
     )
     batch_size: int = key(
         32,
@@ -181,6 +223,14 @@ class SFT(Stage):
     kind = "sft"
     row_kind = "conversation"
 
+    last_turn_only: bool = key(
+        False,
+        "Train on the last assistant turn of a conversation only.",
+        aliases=("mask_history", "only_unmask_final"),
+    )
+    train_on_prompt: bool = key(
+        False, "Train on every token, the prompt's too.", aliases=("train_on_inputs",)
+    )
     loss_reduction: str = key(
         "token_mean",
         "Over the global batch: mean over trained tokens; sum over tokens / sequences; mean of"
@@ -328,6 +378,11 @@ class Recipe:
     )
     trust_remote_code: bool = key(False, "Run code that comes with a hub model. Off unless asked.")
     report_to: str = key("none", "Tracker, by its transformers name.")
+    decontaminate: bool | Mapping[str, Any] = key(
+        True,
+        "Training rows that hold an evaluation prompt are dropped and counted: {mode: ngram, n: 8,"
+        " threshold: 0.5, against: [files]}; `false` turns it off.",
+    )
     stages: tuple[Stage, ...] = key(help="Stages in order, each a mapping {kind: {...}}.")
     eval: Eval | None = key(  # noqa: RUF009
         None, "Tasks to evaluate: a list of names, or a block."

@@ -39,7 +39,7 @@ def test_unknown_keys_elsewhere(faults):
         " move it into `stages: [{sft: {...}}]`",
         "line 4: zzz: `zzz` is not a key of a recipe; its keys are name, model_name_or_path,"
         " model_revision, tokenizer_name_or_path, chat_template, seed, dtype, trust_remote_code,"
-        " report_to, stages, eval",
+        " report_to, decontaminate, stages, eval",
         "line 9: stages[0].sft.datasets[0].revison: `revison` is not a key of a source;"
         " did you mean `revision`?",
         "line 11: eval.zzz: `zzz` is not a key of `eval`;"
