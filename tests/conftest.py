@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +14,9 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# every run of the tests builds its data anew: a stale cache must not make one pass
+os.environ["POSTTRAIN_CACHE"] = tempfile.mkdtemp(prefix="posttrain-tests-")
+atexit.register(shutil.rmtree, os.environ["POSTTRAIN_CACHE"], ignore_errors=True)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

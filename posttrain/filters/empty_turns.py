@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from posttrain.filters.base import turns
 from posttrain.formats import Row
 
 
 @dataclass(frozen=True)
 class EmptyTurns:
-    """Looks at every list of messages in the row."""
+    """Looks at every turn of the row; one that calls a tool needs no words."""
 
     def __call__(self, row: Row) -> str | None:
-        for messages in row.values():
-            if isinstance(messages, list) and any(not m["content"].strip() for m in messages):
+        for turn in turns(row):
+            silent = turn["role"] != "text" and not turn["content"].strip()
+            if silent and not turn.get("tool_calls"):
                 return "a turn is empty"
         return None

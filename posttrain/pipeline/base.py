@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,15 +140,26 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
         tokenizer_name_or_path=None,
         dtype="float32",
         report_to="none",
+        decontaminate=smoke_decontaminate(recipe.decontaminate),
         stages=stages,
         eval=replace(spec, tasks=tasks, suite=None, max_new_tokens=8),
     )
 
 
+def smoke_decontaminate(spec: bool | Mapping[str, Any]) -> bool | dict[str, Any]:
+    """The stand-ins of rows and of evaluation prompts are alike: matches are only reported."""
+    if spec is False:
+        return False
+    return {**(spec if isinstance(spec, Mapping) else {}), "action": "report"}
+
+
 def smoke_source(source: Source) -> Source:
     """A few rows of a source; the stand-ins for one that is not here name their own verifiers."""
     few = replace(source, num_samples=SMOKE_ROWS, fraction=None, repeat=None, weight=None)
-    return few if on_this_machine(source) else replace(few, verifier=None)
+    if on_this_machine(source):
+        return few
+    # the stand-ins are in plain shapes, and are ours
+    return replace(few, verifier=None, format="chat", filters=())
 
 
 def smoke_stage(stage: Stage, made: bool) -> Stage:
@@ -157,9 +168,12 @@ def smoke_stage(stage: Stage, made: bool) -> Stage:
     Args:
         made: the recipe makes its own model and tokenizer, which its lengths fit.
     """
+    here = all(on_this_machine(source) for source in stage.datasets)
     changes: dict[str, Any] = {
         "datasets": tuple(smoke_source(source) for source in stage.datasets),
         "token_budget": None,
+        "mixing": None,
+        "filters": stage.filters if here else (),
         "bad_rows": "drop",
         "truncation": "truncate",
         "max_length": min(stage.max_length, SMOKE_TOKENS) if made else SMOKE_TOKENS,
@@ -204,7 +218,7 @@ def smoke_opener(kind: str) -> Any:
         if not on_this_machine(source):
             return under_columns(stand_in(kind, SMOKE_ROWS, seed), source)
         opened = open_source(source, seed)
-        return replace(opened, rows=itertools.islice(opened.rows, 20 * SMOKE_ROWS))
+        return Opened(list(itertools.islice(opened.rows, 20 * SMOKE_ROWS)), None, None)
 
     return opener
 

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.advantages import advantage
+from posttrain.decontamination import read_settings
 from posttrain.errors import Fault, PosttrainError, RecipeError
 from posttrain.evals.tasks import SUITES, get_suite, get_task
 from posttrain.filters import get_filters
 from posttrain.losses import policy_loss, preference_loss
+from posttrain.mixture.draw import get_mixing
 from posttrain.models import check_checkpoint, load_config, load_tokenizer
-from posttrain.pipeline.progress import say
+from posttrain.pipeline.counting import say
 from posttrain.recipe import Eval, Pretrain, Recipe, Stage, Task, load_recipe, stage_name
 from posttrain.scratch import new_config
 from posttrain.sources import GENERATED, PREFIX
+from posttrain.sources.adapters import get_format
 from posttrain.sources.files import exists, is_local
 from posttrain.tokens import check_tokenizer, load_template
 from posttrain.verifiers import get_verifier
@@ -61,6 +64,7 @@ def check(recipe: Recipe, origin: str | Path = "", *, smoke: bool = False) -> No
 
     if recipe.chat_template:
         attempt("chat_template", lambda: load_template(recipe.chat_template or ""))
+    attempt("decontaminate", partial(read_settings, recipe.decontaminate))
     for i, stage in enumerate(recipe.stages):
         check_stage(stage, f"stages[{i}].{stage.kind}", attempt, smoke)
     for task in eval_tasks(recipe.eval):
@@ -80,6 +84,8 @@ def check(recipe: Recipe, origin: str | Path = "", *, smoke: bool = False) -> No
 def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
     """Names of methods, filters, verifiers and files of one stage."""
     attempt(f"{path}.filters", lambda: get_filters(stage.filters))
+    if stage.mixing is not None:
+        attempt(f"{path}.mixing", lambda: get_mixing(stage.mixing))
     if stage.kind == "dpo":
         attempt(f"{path}.loss", lambda: preference_loss(dpo_loss(stage)))
     if stage.kind == "rlvr":
@@ -89,6 +95,9 @@ def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
             attempt(f"{path}.remap_verifier", partial(get_verifier, ours))
     for j, source in enumerate(stage.datasets):
         at = f"{path}.datasets[{j}]"
+        attempt(f"{at}.filters", partial(get_filters, source.filters))
+        if source.format is not None:
+            attempt(f"{at}.format", partial(get_format, source.format, {}))
         if source.verifier:
             attempt(f"{at}.verifier", partial(get_verifier, source.verifier))
         if source.path.startswith(PREFIX):

@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase
 
-from posttrain.errors import DataError, ModelError, PosttrainError, RunError, VerifierError
-from posttrain.mixture import Mixture, build_mixture
-from posttrain.models import load_tokenizer
-from posttrain.pipeline.check import check, hub_options, read_recipe
+from posttrain.errors import DataError, ModelError, VerifierError
+from posttrain.mixture import Mixture, Rows, build_mixture
+from posttrain.pipeline.counting import Counting
 from posttrain.pipeline.folder import write_json, write_text
-from posttrain.pipeline.progress import say
+from posttrain.pipeline.guard import Guard
 from posttrain.recipe import Recipe, Stage, stage_name
 from posttrain.sources import Opened, open_source
-from posttrain.tokens import Tokenized, Tokenizer, show, tokenize
+from posttrain.store import Store
+from posttrain.tokens import Tokenizer, check_tokenizer, check_trained, show
+from posttrain.tokens.stores import Job, Tokens, facts_of, order_tokens, save, token_store
 
 Opener = Callable[..., Opened]
-SAMPLES = 3
-PROMPT_TEXTS = 1000
+SAMPLES = 3  # rows shown per source
+HELD_OUT = "held_out"
+BINS = 40  # of the histogram of lengths
+
+
+@dataclass
+class StageData:
+    """The data of one stage before it is written.
+
+    Attributes:
+        mixture: its rows as text.
+        train, held_out: their tokens, in order.
+        dropped: per source, why rows left no tokens behind.
+    """
+
+    mixture: Mixture
+    train: Tokens
+    held_out: Tokens
+    dropped: dict[str, Counter[str]] = field(default_factory=dict)
 
 
 def stage_tokenizer(stage: Any, tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """How rows of a stage become tokens."""
     return Tokenizer(
-        tokenizer, stage.max_length, stage.truncation, getattr(stage, "max_prompt_length", None)
+        tokenizer,
+        stage.max_length,
+        stage.truncation,
+        getattr(stage, "max_prompt_length", None),
+        last_turn_only=getattr(stage, "last_turn_only", False),
+        train_on_prompt=getattr(stage, "train_on_prompt", False),
     )
 
 
@@ -36,33 +63,102 @@ def stage_mixture(
     stage: Stage,
     tokenizer: PreTrainedTokenizerBase | None,
     opener: Opener = open_source,
+    guard: Guard | None = None,
 ) -> Mixture:
     """The shuffled rows of a stage, as text."""
-    count = None
-    if tokenizer is not None:
+    lengths = None
+    if tokenizer is not None and any(source.weight for source in stage.datasets):
         tokens = stage_tokenizer(stage, tokenizer)
 
-        def count(row: dict[str, Any]) -> int:
-            out = getattr(tokens, stage.row_kind)([row])[0]
-            if isinstance(out, PosttrainError):
-                return 0
-            return sum(len(v) for k, v in out.items() if k.endswith("_ids"))
+        def lengths(store: Store, source: str) -> np.ndarray:
+            job = Job(store, source, stage.row_kind, tokens)
+            made = token_store(job, np.arange(store.rows), None, lambda n: None)
+            out = np.zeros(store.rows, np.int64)
+            out[made.column("row")] = facts_of(made)[:, 0]
+            return out
 
     seed = stage.seed if stage.seed is not None else recipe.seed
-    try:
+    with Counting(f"{stage_name(stage)}: reading") as counting, naming(stage):
         return build_mixture(
             stage.datasets,
             stage.row_kind,
             seed=seed,
             filters=stage.filters,
             bad_rows=stage.bad_rows,
+            mixing=stage.mixing,
+            eval_fraction=stage.eval_fraction,
             token_budget=stage.token_budget,
-            count_tokens=count,
+            token_lengths=lengths,
             remap_verifier=getattr(stage, "remap_verifier", None),
+            decontaminator=guard.finder if guard else None,
+            contaminated=guard.settings.action if guard else "report",
+            dataset_threshold=guard.settings.dataset_threshold if guard else 1.0,
             opener=opener,
+            progress=counting,
         )
-    except (DataError, VerifierError) as error:
-        raise type(error)(f"stage {stage_name(stage)}: {error}") from error
+
+
+class naming:
+    """Errors inside name the stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.name = stage_name(stage)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, DataError | VerifierError | ModelError):
+            raise type(error)(f"stage {self.name}: {error}") from error
+
+
+def stage_data(
+    recipe: Recipe,
+    stage: Stage,
+    tokenizer: PreTrainedTokenizerBase,
+    opener: Opener = open_source,
+    guard: Guard | None = None,
+) -> StageData:
+    """The mixture of a stage and its tokens; both come from the cache where they are known.
+
+    Raises:
+        DataError: rows that cannot be used, or tokens that nothing could be learnt from.
+    """
+    mixture = stage_mixture(recipe, stage, tokenizer, opener, guard)
+    with Counting(f"{stage_name(stage)}: tokens") as counting, naming(stage):
+        check_tokenizer(tokenizer, needs_template=stage.row_kind != "text")
+        tokens = stage_tokenizer(stage, tokenizer)
+        rows, held = mixture.rows, mixture.held_out
+        whole = {i for i, source in enumerate(stage.datasets) if source.weight}
+        stores: list[Store] = []
+        dropped: dict[str, Counter[str]] = {}
+        for i, (store, name) in enumerate(zip(rows.stores, rows.names, strict=True)):
+            used = np.concatenate([part.row[part.which == i] for part in (rows, held)])
+            which = np.arange(store.rows) if i in whole else np.unique(used)
+            job = Job(store, name, stage.row_kind, tokens)
+            made = token_store(job, which, None, partial(counting, name))
+            stores.append(made)
+            lost: Counter[str] = Counter()
+            for note in made.chunks:
+                lost.update(note["dropped"])
+            dropped[name] = dropped.get(name, Counter()) + lost
+        train, held_out = (ordered_tokens(stage, stores, part) for part in (rows, held))
+        data = StageData(mixture, train, held_out, dropped)
+        check_trained(len(train), counts(data), dropped, stage.row_kind)
+    return data
+
+
+def ordered_tokens(stage: Stage, stores: Sequence[Store], rows: Rows) -> Tokens:
+    """The tokens of rows, in their order."""
+    return order_tokens(stage.row_kind, stores, rows.names, rows.which, rows.row)
+
+
+def counts(data: StageData) -> dict[str, Counter[str]]:
+    """Rows, tokens, trained tokens, truncations and missing EOS, per source name."""
+    out: dict[str, Counter[str]] = {}
+    for i, name in enumerate(data.train.names):
+        out.setdefault(name, Counter()).update(data.train.facts(i))
+    return out
 
 
 def build_stage(
@@ -71,32 +167,67 @@ def build_stage(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     opener: Opener = open_source,
-) -> dict[str, Any]:
-    """Build the data of one stage into `folder` and return its manifest."""
-    mixture = stage_mixture(recipe, stage, tokenizer, opener)
-    try:
-        done = tokenize(mixture.rows, stage.row_kind, stage_tokenizer(stage, tokenizer))
-    except (DataError, ModelError) as error:
-        raise type(error)(f"stage {stage_name(stage)}: {error}") from error
-    manifest = account(mixture.manifest, done)
-    done.rows.save_to_disk(str(folder))
-    shown = [show(done.rows[i], tokenizer) for i in range(min(SAMPLES, len(done.rows)))]
-    write_text(folder / "samples.txt", frame(shown))
+    guard: Guard | None = None,
+) -> tuple[dict[str, Any], Mixture]:
+    """Build the data of one stage into `folder`; its manifest, and the mixture it was made of."""
+    data = stage_data(recipe, stage, tokenizer, opener, guard)
+    manifest = account(data)
+    manifest["tokenizer"] = stage_tokenizer(stage, tokenizer).fingerprint()
+    if guard is not None:
+        manifest["decontaminate"] = guard.record()
+    manifest["data_sha256"] = save(data.train, folder)
+    if len(data.held_out):
+        save(data.held_out, folder / HELD_OUT)
+    write_text(folder / "samples.txt", frame([show(row, tokenizer) for row in samples(data.train)]))
     write_json(folder / "mixture.json", manifest)
-    return manifest
+    return manifest, data.mixture
 
 
-def account(manifest: dict[str, Any], done: Tokenized) -> dict[str, Any]:
-    """Add to a mixture's manifest what became of its rows as tokens."""
-    for entry in manifest["sources"]:
-        counts: Mapping[str, int] = done.counts.get(entry["source"], {})
-        entry |= {
-            "tokens": counts.get("tokens", 0),
-            "trained_tokens": counts.get("trained_tokens", 0),
-            "truncated": counts.get("truncated", 0),
-            "dropped": entry["dropped"] | dict(done.dropped.get(entry["source"], {})),
-        }
-    return manifest | {"rows": len(done.rows)}
+def samples(tokens: Tokens, number: int = SAMPLES) -> list[dict[str, Any]]:
+    """The first rows of every source, as the trainer will see them."""
+    chosen = [np.flatnonzero(tokens.which == i)[:number] for i in range(len(tokens.stores))]
+    places = np.concatenate(chosen)
+    part = Tokens(
+        tokens.kind, tokens.stores, tokens.names, tokens.which[places], tokens.index[places]
+    )
+    return [row for batch in part.batches() for row in batch.to_pylist()]
+
+
+def account(data: StageData) -> dict[str, Any]:
+    """A mixture's manifest with what became of its rows as tokens."""
+    manifest = dict(data.mixture.manifest)
+    entries = []
+    for i, entry in enumerate(manifest["sources"]):
+        facts = data.train.facts(i)
+        lost = Counter(entry["dropped"])
+        for note in data.train.stores[i].chunks:
+            lost.update(note["dropped"])
+        step = {"step": "tokens", "rows_before": entry["rows_taken"], "rows_after": facts["rows"]}
+        entries.append(
+            entry
+            | facts
+            | {
+                "rows_tokenized": facts["rows"],
+                "steps": [*entry["steps"], step | {"tokens_after": facts["tokens"]}],
+                "dropped": dict(lost),
+                "lengths": histogram(data.train.lengths(i)),
+            }
+        )
+    return manifest | {"rows": len(data.train), "sources": entries}
+
+
+def histogram(lengths: np.ndarray) -> dict[str, Any]:
+    """Lengths in tokens: quantiles, and counts between edges of equal width."""
+    if not len(lengths):
+        return {}
+    heights, edges = np.histogram(lengths, bins=BINS)
+    marks = {"min": 0, "p25": 25, "p50": 50, "p75": 75, "p95": 95, "max": 100}
+    return {
+        "mean": round(float(lengths.mean()), 1),
+        **{name: int(np.percentile(lengths, p)) for name, p in marks.items()},
+        "edges": [round(float(e), 1) for e in edges],
+        "counts": heights.tolist(),
+    }
 
 
 def frame(shown: list[str]) -> str:
@@ -113,7 +244,12 @@ def stage_rows(folder: Path) -> Dataset:
     return rows
 
 
-def describe(stage: str, manifest: dict[str, Any]) -> list[str]:
+def held_out_rows(folder: Path) -> Dataset | None:
+    """The rows that a stage set aside for its evaluation loss."""
+    return stage_rows(folder / HELD_OUT) if (folder / HELD_OUT).is_dir() else None
+
+
+def describe(stage: str, manifest: Mapping[str, Any]) -> list[str]:
     """One line per source: rows, tokens and the share of them that is trained."""
     lines = []
     for s in manifest["sources"]:
@@ -121,87 +257,19 @@ def describe(stage: str, manifest: dict[str, Any]) -> list[str]:
         line = f"{stage}: {s['source']}: {s['rows_taken']:,} of {s['rows_read']:,} rows"
         if dropped:
             line += f", {dropped:,} dropped"
+        if s["rows_held_out"]:
+            line += f", {s['rows_held_out']:,} held out"
         line += f", {s['tokens']:,} tokens"
         if s["trained_tokens"]:
             line += f", {s['trained_tokens'] / s['tokens']:.0%} trained"
         if s["truncated"]:
             line += f", {s['truncated']:,} truncated"
         lines.append(line)
+    for entry in manifest.get("contamination", ()):
+        if entry["train_rows"]:
+            lines.append(
+                f"{stage}: {entry['source']}: {entry['train_rows']:,} rows hold"
+                f" {entry['eval_rows']:,} prompts of {entry['eval_set']}"
+                f" ({entry['eval_share']:.1%} of it)"
+            )
     return lines
-
-
-def base_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
-    """The tokenizer of a recipe whose base model exists."""
-    path = recipe.tokenizer_name_or_path or recipe.model_name_or_path
-    if path is None:
-        from posttrain.pipeline.base import pretrain_tokenizer
-
-        return pretrain_tokenizer(recipe)
-    options = hub_options(recipe, path)
-    return load_tokenizer(path, chat_template=recipe.chat_template, **options)
-
-
-def build_data(
-    recipe_path: str | Path, out: str | Path, *, overrides: Any = (), text: bool = False
-) -> Path:
-    """`posttrain data build`: one folder per stage, `manifest.json` and `mixture.lock` beside them.
-
-    Raises:
-        RunError: `out` exists and is not empty.
-    """
-    recipe, out = read_recipe(recipe_path, overrides), Path(out)
-    check(recipe, recipe_path)
-    if out.exists() and not out.is_dir():
-        raise RunError(f"--out {out} is a file; choose another folder")
-    if out.exists() and any(out.iterdir()):
-        raise RunError(f"--out {out} is not empty; nothing is written over: choose another folder")
-    tokenizer = base_tokenizer(recipe)
-    manifests = {}
-    for stage in recipe.stages:
-        name = stage_name(stage)
-        if text:
-            mixture = stage_mixture(recipe, stage, tokenizer)
-            Dataset.from_list(mixture.rows).save_to_disk(str(out / name))
-            manifests[name] = mixture.manifest
-        else:
-            manifests[name] = build_stage(recipe, stage, tokenizer, out / name)
-            for line in describe(name, manifests[name]):
-                say(line)
-    write_json(out / "manifest.json", manifests)
-    write_json(out / "mixture.lock", lock(manifests))
-    return out
-
-
-def lock(manifests: dict[str, Any]) -> dict[str, Any]:
-    """What pins a mixture down: revisions, hashes, seed and order."""
-    keys = ("source", "path", "name", "split", "revision", "sha256", "rows_read", "rows_taken")
-    return {
-        stage: {
-            "seed": m["seed"],
-            "order_sha256": m["order_sha256"],
-            "sources": [{k: s[k] for k in keys} for s in m["sources"]],
-        }
-        for stage, m in manifests.items()
-    }
-
-
-def show_data(recipe_path: str | Path, *, overrides: Any = ()) -> None:
-    """`posttrain data show`: every stage's rows as the model sees them, trained tokens in green."""
-    from rich.console import Console
-    from rich.text import Text
-
-    recipe = read_recipe(recipe_path, overrides)
-    check(recipe, recipe_path)
-    tokenizer, console = base_tokenizer(recipe), Console()
-    for stage in recipe.stages:
-        mixture = stage_mixture(recipe, stage, tokenizer)
-        done = tokenize(
-            mixture.rows[:PROMPT_TEXTS], stage.row_kind, stage_tokenizer(stage, tokenizer)
-        )
-        for line in describe(stage_name(stage), account(mixture.manifest, done)):
-            console.print(line, style="bold", markup=False)
-        for i in range(min(SAMPLES, len(done.rows))):
-            text = Text(show(done.rows[i], tokenizer))
-            text.highlight_regex(r"(?s)⟦.*?⟧", "green")
-            console.rule()
-            console.print(text)

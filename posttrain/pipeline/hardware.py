@@ -100,6 +100,8 @@ def need_deepspeed(settings: dict[str, Any] | None) -> dict[str, Any] | None:
 def split_batch(stage: Any, world: int) -> tuple[int, int]:
     """Micro-batch and accumulation steps that make up the global batch.
 
+    Under a token budget a process's whole share of the batch is one of them: the trainer cuts it.
+
     Raises:
         RecipeError: the batch cannot be divided; the nearest sizes that can are named.
     """
@@ -117,11 +119,13 @@ def split_batch(stage: Any, world: int) -> tuple[int, int]:
             f"the nearest that can: {low}, {low + per}"
         )
     share = batch // world
+    if stage.max_tokens_per_device is not None:
+        return share, 1
     micro, steps = stage.per_device_train_batch_size, stage.gradient_accumulation_steps
     if micro is None and steps is not None:
         micro = share // steps if share % steps == 0 else 0
     elif micro is None:
-        most = max(TOKENS_PER_MICRO_BATCH // stage_length(stage), 1)
+        most = max(TOKENS_PER_MICRO_BATCH // item_length(stage), 1)
         micro = max(m for m in range(1, min(most, share) + 1) if share % m == 0)
     if not micro or share % micro or (steps is not None and micro * steps != share):
         legal = [m for m in range(1, share + 1) if share % m == 0]
@@ -134,6 +138,12 @@ def split_batch(stage: Any, world: int) -> tuple[int, int]:
     return micro, share // micro
 
 
+def item_length(stage: Any) -> int:
+    """Tokens at most of what `batch_size` counts; a pack of pairs is of two sides."""
+    sides = 2 if stage.packing and stage.row_kind == "preference" else 1
+    return stage_length(stage) * sides
+
+
 def set_accelerate_accumulation(steps: int) -> None:
     """accelerate's own DeepSpeed plugin must agree with the trainer, or it refuses to start."""
     os.environ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] = str(steps)
@@ -142,7 +152,13 @@ def set_accelerate_accumulation(steps: int) -> None:
 def batch_line(stage: Stage, world: int) -> str:
     """How the global batch is made up, for the log."""
     micro, steps = split_batch(stage, world)
+    count = str(stage.batch_size)
+    if stage.packing:
+        count += f" packs of {item_length(stage)} tokens"
     parts = f"{micro} x {steps} accumulation x {world} process(es)"
+    if stage.max_tokens_per_device is not None:
+        most = f"micro-batches of at most {stage.max_tokens_per_device} tokens"
+        parts = f"{micro} x {world} process(es), in {most}"
     if stage.kind == "rlvr":
         parts += f" x {stage.num_mini_batches} mini-batches"  # type: ignore[attr-defined]
-    return f"{stage_name(stage)}: batch of {stage.batch_size} = {parts}"
+    return f"{stage_name(stage)}: batch of {count} = {parts}"

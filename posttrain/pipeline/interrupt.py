@@ -17,7 +17,7 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from transformers import TrainerCallback
 
-from posttrain.pipeline.progress import say
+from posttrain.pipeline.counting import say
 
 # a launcher passes on the Ctrl-C that its processes got already; that is no second one
 ECHO_SECONDS = 5.0

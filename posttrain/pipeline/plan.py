@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 # what a stage may change without its result being another one
 COSMETIC = (
     "logging_steps", "save_steps", "save_total_limit", "gradient_checkpointing",
-    "per_device_train_batch_size", "gradient_accumulation_steps",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "max_tokens_per_device",
+    "eval_steps",
 )  # fmt: skip
-SHARED = ("model_name_or_path", "model_revision", "chat_template", "seed", "dtype")
+SHARED = ("model_name_or_path", "model_revision", "chat_template", "seed", "dtype", "decontaminate")
 READ_IN_FULL = 64 * 2**20  # bytes; what is larger in a folder is known by its size and time
 
 

@@ -11,14 +11,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-SECONDS_BETWEEN_LINES = 10.0
+from posttrain.pipeline.counting import SECONDS_BETWEEN_LINES, say
+
 SHOWN = ("loss", "reward", "pass_rate", "rewards/accuracies")
-
-
-def say(line: str) -> None:
-    """A line for the person who waits, on stderr."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
 
 
 def clean(value: Any) -> Any:

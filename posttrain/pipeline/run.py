@@ -20,10 +20,12 @@ from accelerate import PartialState
 
 from posttrain.errors import RecipeError, RunError, nearest
 from posttrain.evals.report import write_report
+from posttrain.mixture.lock import VERSION, lock
 from posttrain.models import load_config, load_tokenizer
 from posttrain.pipeline import base, hardware
 from posttrain.pipeline.check import check, check_context, hub_options, read_recipe
-from posttrain.pipeline.data import Opener, build_stage, describe, lock, stage_rows
+from posttrain.pipeline.counting import say
+from posttrain.pipeline.data import Opener, build_stage, describe, held_out_rows, stage_rows
 from posttrain.pipeline.evaluate import evaluate_stage, prepare_tasks
 from posttrain.pipeline.folder import (
     MANIFEST,
@@ -35,10 +37,11 @@ from posttrain.pipeline.folder import (
     write_json,
     write_text,
 )
+from posttrain.pipeline.guard import Guard, guard_of
 from posttrain.pipeline.interrupt import SaveWhenStopped, Signals, listening
 from posttrain.pipeline.plan import Planned, fingerprint, plan_stages
 from posttrain.pipeline.processes import processes
-from posttrain.pipeline.progress import MetricsFile, Progress, say
+from posttrain.pipeline.progress import MetricsFile, Progress
 from posttrain.pipeline.stage import train
 from posttrain.recipe import Pretrain, Recipe, Stage, dump_recipe, stage_name
 from posttrain.sources import open_source
@@ -186,24 +189,26 @@ def prepare(state: Run, plan: list[Planned]) -> None:
         if not state.smoke:
             check_context(item.stage, config)
     state.tasks = prepare_tasks(recipe, state.smoke)
-    mixtures = {item.name: stage_data(state, item, tokenizer) for item in plan}
+    guard = guard_of(recipe, state.tasks) if state.main else None
+    mixtures = {item.name: stage_data(state, item, tokenizer, guard) for item in plan}
     if state.main:
         locked = read_object(root / "mixture.lock") if (root / "mixture.lock").is_file() else {}
-        write_json(root / "mixture.lock", locked | lock(mixtures))
+        write_json(root / "mixture.lock", {"version": VERSION} | locked | lock(mixtures))
         write_text(root / RECIPE, dump_recipe(recipe))
         write_json(root / "environment.json", environment(state))
     PartialState().wait_for_everyone()
     state.say(f"{recipe.name}: {state.hardware.line}; run folder {root}")
 
 
-def stage_data(state: Run, item: Planned, tokenizer: Any) -> dict[str, Any]:
+def stage_data(state: Run, item: Planned, tokenizer: Any, guard: Guard | None) -> dict[str, Any]:
     """Build a stage's data once; the other processes wait for the file that says it is whole."""
     marker = item.folder / "data" / "mixture.json"
     found = state.folder.manifest(item.folder)
     if state.main and not (found and found.get("data") == item.key and marker.is_file()):
         data = item.folder.with_name(f".{item.folder.name}.data")
         shutil.rmtree(data, ignore_errors=True)
-        mixture = build_stage(state.recipe, item.stage, tokenizer, data, state.opener(item.stage))
+        opener = state.opener(item.stage)
+        mixture, _ = build_stage(state.recipe, item.stage, tokenizer, data, opener, guard)
         item.folder.mkdir(parents=True, exist_ok=True)
         manifest = {
             "status": "ready",
@@ -220,9 +225,23 @@ def stage_data(state: Run, item: Planned, tokenizer: Any) -> dict[str, Any]:
         found = manifest
         for line in describe(item.name, mixture):
             say(line)
-    while not state.main and not marker.is_file():
+    elif state.main and guard is not None and found:
+        warn_unchecked(state, item, found["mixture"], guard)
+    while not state.main and not marker.is_file():  # no collective: it would time out
         time.sleep(0.2)
     return dict((found or read_json(item.folder / MANIFEST))["mixture"])
+
+
+def warn_unchecked(state: Run, item: Planned, mixture: dict[str, Any], guard: Guard) -> None:
+    """Say so when a finished stage was never compared with a task that was added later."""
+    checked = mixture.get("decontaminate", {}).get("eval_sets", {})
+    new = [one.name for one in guard.finder.eval_sets if one.name not in checked]
+    if new:
+        names = ", ".join(new)
+        state.say(
+            f"{item.name}: its data was built before and not compared with {names};"
+            " train it again with --from_stage, or see `posttrain data decontaminate`"
+        )
 
 
 def run_stage(state: Run, item: Planned) -> None:
@@ -253,6 +272,7 @@ def run_stage(state: Run, item: Planned) -> None:
                 item.folder,
                 state.hardware,
                 [*callbacks, SaveWhenStopped(state.signals)],
+                held_out=held_out_rows(item.folder / "data"),
             )
             report |= result | {"status": "done"}
         except KeyboardInterrupt:

@@ -37,7 +37,7 @@ TRAINERS: dict[str, tuple[type[PostTrainer], type[PostTrainingArguments]]] = {
 SHARED = (
     "learning_rate", "lr_scheduler_type", "num_train_epochs", "weight_decay", "adam_beta1",
     "adam_beta2", "adam_epsilon", "max_grad_norm", "optim", "logging_steps", "save_steps",
-    "save_total_limit", "max_length", "truncation",
+    "save_total_limit", "max_length", "truncation", "packing", "max_tokens_per_device",
 )  # fmt: skip
 OWN: dict[str, tuple[str, ...]] = {
     "sft": ("loss_reduction",),
@@ -118,6 +118,7 @@ def train(
     folder: Path,
     hardware: Hardware,
     callbacks: Sequence[TrainerCallback] = (),
+    held_out: Any = None,
 ) -> dict[str, Any]:
     """Train one stage from the model at `start`; its model ends in `<folder>/model`.
 
@@ -141,17 +142,41 @@ def train(
         model=model,
         args=args,
         train_dataset=rows,
+        eval_dataset=held_out,
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
+    if held_out is not None and stage.eval_steps is not None:
+        trainer.add_callback(HeldOutLoss(trainer, stage.eval_steps))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    if held_out is not None:
+        trainer.evaluate()
     metrics = last_metrics(trainer.state.log_history)
     result = {"steps": trainer.state.global_step, "metrics": metrics}
     export(trainer, start, folder, adapter, options)
     del trainer, model
     fresh_state()
     return result
+
+
+class HeldOutLoss(TrainerCallback):
+    """Evaluates on the held-out rows every so many steps.
+
+    At the start of the next step rather than at the end of this one: transformers evaluates before
+    it saves, and an evaluation that fails must not cost the checkpoint.
+    """
+
+    def __init__(self, trainer: PostTrainer, every: int) -> None:
+        self.trainer, self.every, self.latest = trainer, every, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.latest = state.global_step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step > self.latest and state.global_step % self.every == 0:
+            self.latest = state.global_step
+            self.trainer.evaluate()
 
 
 def last_metrics(history: list[dict[str, Any]]) -> dict[str, Any]:

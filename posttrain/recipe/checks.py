@@ -114,6 +114,7 @@ def check_stage(stage: Block) -> None:
             "load_in_4bit", "4-bit weights cannot be trained themselves; set `use_peft: true`"
         )
     _check_batch(stage)
+    _check_packing(stage)
     _check_sources(stage)
     for i, item in enumerate(_known(stage.get("filters")) or ()):
         if not isinstance(item, str) and not (isinstance(item, dict) and "name" in item):
@@ -129,6 +130,31 @@ def check_stage(stage: Block) -> None:
 def _check_batch(stage: Block) -> None:
     names = ("per_device_train_batch_size", "gradient_accumulation_steps")
     _check_multiple(stage, tuple(name for name in names if name in stage.given))
+
+
+def _check_packing(stage: Block) -> None:
+    """Packs are made before training, and a token budget must hold the longest sequence."""
+    if stage.kind == "rlvr" and stage.get("packing") is True:
+        stage.fault(
+            "packing",
+            "completions have no length before they are sampled; remove it, and set"
+            " `max_tokens_per_device`, which packs them step by step",
+        )
+    budget = _known(stage.get("max_tokens_per_device"))
+    if budget is None:
+        return
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        if name in stage.given:
+            stage.fault(name, "contradicts `max_tokens_per_device`; remove one of them")
+    rl = stage.kind == "rlvr"
+    names = ("max_prompt_length", "max_completion_length") if rl else ("max_length",)
+    lengths = [stage.get(name) for name in names]
+    if BAD not in lengths and budget < sum(lengths):
+        stage.fault(
+            "max_tokens_per_device",
+            f"got {budget}, and a sequence may have {' + '.join(names)} = {sum(lengths)} tokens;"
+            f" give at least {sum(lengths)}",
+        )
 
 
 def _check_multiple(stage: Block, names: tuple[str, ...]) -> None:
@@ -148,8 +174,33 @@ def _check_multiple(stage: Block, names: tuple[str, ...]) -> None:
         stage.fault("batch_size", f"{got}, not a multiple of {product}; nearest: {legal}")
 
 
+def _check_held_out(stage: Block) -> None:
+    if "eval_fraction" in stage.given and stage.kind == "rlvr":
+        stage.fault(
+            "eval_fraction", "has no loss to measure in rlvr; use `eval: {tasks: [...]}` instead"
+        )
+    if "eval_steps" in stage.given and _known(stage.get("eval_fraction")) is None:
+        stage.fault("eval_steps", "needs rows to evaluate on; set `eval_fraction`")
+
+
+def _check_mixing(stage: Block, sources: list[Block]) -> None:
+    if _known(stage.get("mixing")) is None:
+        return
+    for source in sources:
+        for name in Source.EXCLUSIVE:
+            if name in source.given and not _generated(source):
+                source.fault(name, f"contradicts `mixing` of {stage.path}; remove one of them")
+
+
+def _generated(source: Block) -> bool:
+    """Whether `num_samples` says how many rows there are, not how many to take."""
+    return str(_known(source.get("path"))).startswith("generated:")
+
+
 def _check_sources(stage: Block) -> None:
     sources = stage.children.get("datasets", [])
+    _check_held_out(stage)
+    _check_mixing(stage, sources)
     if "datasets" in stage.given and stage.get("datasets") == ():
         stage.fault("datasets", "is empty; give at least one source, as `- {path: ...}`")
     for source in sources:

@@ -52,7 +52,7 @@ class Source:
     )
     format: str | Mapping[str, Any] | None = key(
         None,
-        "How rows are written: a name, or {name: ..., option: ...}; default: read from the columns.",
+        "How rows are written: a name, or {name: ..., option: ...}; default: as the columns say.",
         aliases=("type", "formatting"),
     )
     columns: Mapping[str, str] = key(
@@ -140,8 +140,8 @@ class Stage:
     )
     packing: bool = key(
         False,
-        "Pack the whole data set, best-fit, into sequences of `max_length`; `batch_size` then counts"
-        " packs.",
+        "Pack the whole data set, best-fit, into sequences of `max_length`; `batch_size` then"
+        " counts packs.",
         aliases=("sample_packing",),
     )
     max_tokens_per_device: int | None = key(

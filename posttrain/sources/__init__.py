@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from posttrain.errors import DataError, nearest
 from posttrain.formats import Row
 from posttrain.recipe import Source
-from posttrain.sources import files, tiny
+from posttrain.sources import tiny
+from posttrain.sources.chunks import Chunk, Chunks, chunked
+from posttrain.sources.files import digest
+from posttrain.sources.places import Opened, open_place
+
+__all__ = ["GENERATED", "PREFIX", "Chunk", "Opened", "open_source", "source_name", "stand_in"]
 
 PREFIX = "generated:"
 
@@ -29,21 +34,6 @@ STAND_INS = {
 }
 
 
-@dataclass(frozen=True)
-class Opened:
-    """Raw rows of one source and what pins them down.
-
-    Attributes:
-        rows: the rows, in the order of the source.
-        revision: hub commit, or `None`.
-        sha256: hash of the bytes read (files) or of the generator's name and seed.
-    """
-
-    rows: Any
-    revision: str | None
-    sha256: str | None
-
-
 def source_name(source: Source) -> str:
     """Name of a source in metrics: its own, or the last part of its path without endings."""
     if source.source:
@@ -59,15 +49,17 @@ def open_source(source: Source, seed: int) -> Opened:
         DataError: it does not exist, cannot be read, or is a generator without `num_samples`.
     """
     if not source.path.startswith(PREFIX):
-        return Opened(*files.read(source))
+        return open_place(source)
     name = source.path.removeprefix(PREFIX)
     if name not in GENERATED:
         raise DataError(f"unknown generator {name!r}{nearest(name, GENERATED)}")
     if source.num_samples is None:
         raise DataError(f"{source.path} never ends: say how many rows with `num_samples`")
-    seed = source.seed if source.seed is not None else seed
-    rows = list(itertools.islice(GENERATED[name](seed), source.num_samples))
-    return Opened(rows, None, files.digest(f"{name} {seed} {source.num_samples}".encode()))
+    seed, number = source.seed if source.seed is not None else seed, source.num_samples
+    code = hashlib.sha256(Path(tiny.__file__).read_bytes()).hexdigest()  # it decides the rows too
+    sha256 = digest(f"{name} {seed} {number} {code}".encode())
+    rows = Chunks(lambda: chunked(itertools.islice(GENERATED[name](seed), number)))
+    return Opened(rows, None, sha256, pin=sha256)
 
 
 def stand_in(kind: str, num_rows: int, seed: int) -> list[Row]:

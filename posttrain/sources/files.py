@@ -1,27 +1,28 @@
-"""Rows from the hub, from a folder or from a file.
+"""Rows of one file: .jsonl, .json, .csv, .txt (all of them also .gz), .parquet, .arrow.
 
-Files: .jsonl, .jsonl.gz, .json (a list), .txt (a row per line) are read here; .csv, .parquet and
-.arrow through `datasets`, as are hub ids. One row of a .jsonl file:
+Everything is streamed but .json, which is one value. One row of a .jsonl file:
 
     {"question": "Natalia sold clips to 48 of her friends ...", "answer": "... #### 72"}
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
+import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from posttrain.errors import DataError, first_line
 from posttrain.formats import Row
-from posttrain.recipe import Source
+from posttrain.sources.chunks import Chunk, chunked
 
-LOADERS = {".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
-READ_HERE = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".txt", ".txt.gz")
+BOM = b"\xef\xbb\xbf"
+LONGEST_CELL = 1 << 30  # the csv module's own limit, 128 KiB, is shorter than many an answer
 
 
 def digest(data: bytes) -> str:
@@ -29,146 +30,177 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def exists(path: str) -> bool:
     """Whether there is a file or folder of this path; `~` is the home folder."""
     return Path(path).expanduser().exists()
 
 
+def ending(path: str | Path) -> str | None:
+    """The known ending of a path, without .gz."""
+    name = str(path)
+    plain = name.removesuffix(".gz")
+    found = next((e for e in READERS if plain.endswith(e)), None)
+    return None if found in (".parquet", ".arrow") and name != plain else found
+
+
 def is_local(path: str) -> bool:
     """Whether a path means something on this disk rather than a hub id."""
-    return exists(path) or path.startswith((".", "/", "~")) or path.endswith((*READ_HERE, *LOADERS))
+    return exists(path) or path.startswith((".", "/", "~")) or ending(path) is not None
 
 
-def read(source: Source) -> tuple[Any, str | None, str | None]:
-    """Rows, revision and content hash of a source that is no generator."""
-    path = Path(source.path).expanduser()
-    if not is_local(source.path):
-        return from_hub(source)
-    if not path.exists():
-        raise DataError(f"{source.path} does not exist (looked for {path.resolve()})")
-    if path.is_file() and path.name.endswith(READ_HERE):
+def read_file(path: Path) -> Iterator[Chunk]:
+    """The rows of a file, in chunks.
+
+    Raises:
+        DataError: an unknown ending, or a file that is damaged.
+    """
+    found = ending(path)
+    if found is None:
+        raise DataError(f"{path}: unknown ending; known are {', '.join(known_endings())}")
+    return READERS[found](path)
+
+
+def known_endings() -> list[str]:
+    """Every ending that can be read."""
+    gz = [f"{e}.gz" for e in READERS if e not in (".parquet", ".arrow")]
+    return [*READERS, *gz]
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """A file for reading, unzipped on the way."""
+    try:
+        return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file. A line ends at \\n only: JSON may hold other separators."""
+    with open_bytes(path) as file:
         try:
-            data = path.read_bytes()
+            for number, line in enumerate(file):
+                yield line.removeprefix(BOM) if number == 0 else line
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"{path} is damaged or no gzip file ({error}); copy it again"
+            ) from error
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
-        return list(parse(path, data)), None, digest(data)
-    return from_disk(source, path)
 
 
-def parse(path: Path, data: bytes) -> Iterator[Row]:
-    """Rows of a .jsonl, .json or .txt file, gzipped or not."""
+def read_jsonl(path: Path) -> Iterator[Chunk]:
+    """A row per line."""
+    return chunked(lines(path), str(path), "json")
+
+
+def read_text(path: Path) -> Iterator[Chunk]:
+    """A `text` row per line that is not blank."""
+    return chunked(lines(path), str(path), "text")
+
+
+def read_json(path: Path) -> Iterator[Chunk]:
+    """A list of rows, or one object: a task file, which its adapter takes apart."""
     try:
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged or no gzip file ({error}); copy it again") from error
+        rows = json.loads(b"".join(lines(path)))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); convert it") from error
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".json"):
-        yield from parse_list(path, text)
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        yield {"text": line} if name.endswith(".txt") else parse_object(f"{path}:{number}", line)
-
-
-def parse_list(path: Path, text: str) -> list[Row]:
-    """The rows of a .json file: a list of objects."""
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        hint = (
-            "; one object per line is .jsonl: rename the file" if error.msg == "Extra data" else ""
-        )
+    except (ValueError, RecursionError) as error:
+        extra = "Extra data" in str(error)
+        hint = "; one object per line is .jsonl: rename the file" if extra else ""
         raise DataError(f"{path} is not JSON: {error}{hint}") from error
+    if isinstance(rows, dict):
+        rows = [{**rows, "__file__": path.name}]
     if not isinstance(rows, list):
         raise DataError(f"{path} must hold a list of rows, it holds a {type(rows).__name__}")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             kind = type(row).__name__
             raise DataError(f"{path}: row {number} must be an object, it is of type {kind}")
-    return rows
+    return chunked(rows, str(path))
 
 
-def parse_object(place: str, line: str) -> Row:
-    """One line of a .jsonl file."""
+def read_csv(path: Path) -> Iterator[Chunk]:
+    """A row per record, under the names of the first; every value is text."""
+    csv.field_size_limit(LONGEST_CELL)
+
+    def rows() -> Iterator[Row]:
+        with open_bytes(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+            table = csv.DictReader(text, strict=True)
+            try:
+                if not table.fieldnames:
+                    raise DataError(f"{path} cannot be read: it is empty")
+                for row in table:
+                    if None in row or None in row.values():
+                        raise DataError(
+                            f"{path}:{table.line_num} has more or fewer values than the"
+                            f" {len(table.fieldnames)} names of the first line; mend the line"
+                        )
+                    yield dict(row)
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path} is not UTF-8 text ({error}); convert it") from error
+            except (csv.Error, EOFError, zlib.error, OSError) as error:
+                raise DataError(f"{path}:{table.line_num} cannot be read: {error}") from error
+
+    return chunked(rows(), str(path))
+
+
+def read_parquet(path: Path) -> Iterator[Chunk]:
+    """The rows of a .parquet file, batch by batch."""
+    from pyarrow import parquet
+
+    def rows() -> Iterator[Row]:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1000):
+                yield from batch.to_pylist()
+
+    return chunked(guarded(path, rows), str(path))
+
+
+def read_arrow(path: Path) -> Iterator[Chunk]:
+    """The rows of an .arrow file, as a stream (what `datasets` writes) or a file."""
+    import pyarrow as pa
+
+    def rows() -> Iterator[Row]:
+        with pa.OSFile(str(path)) as file:
+            try:
+                reader = pa.ipc.open_stream(file)
+            except pa.ArrowInvalid:
+                file.seek(0)
+                whole = pa.ipc.open_file(file)
+                reader = (whole.get_batch(i) for i in range(whole.num_record_batches))
+            for batch in reader:
+                yield from batch.to_pylist()
+
+    return chunked(guarded(path, rows), str(path))
+
+
+def guarded(path: Path, rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """Rows of a library's reader; whatever it raises on a damaged file is one readable error."""
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place} is not JSON: {error}; mend or remove the line") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{place} must be an object, it is of type {type(row).__name__}")
-    return row
-
-
-def from_disk(source: Source, path: Path) -> tuple[Any, None, str | None]:
-    """A .csv/.parquet/.arrow file, a folder of them, or one written by `Dataset.save_to_disk`."""
-    import datasets
-
-    try:
-        if path.is_file():
-            kind = LOADERS.get(path.suffix)
-            if kind is None:
-                raise DataError(
-                    f"{path}: unknown ending; known are {', '.join((*READ_HERE, *LOADERS))}"
-                )
-            rows = datasets.load_dataset(kind, data_files=str(path), split="train")
-            return rows, None, digest(path.read_bytes())
-        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-            return split_of(datasets.load_from_disk(str(path)), source), None, None
-        rows = datasets.load_dataset(
-            str(path), source.name, split=source.split, data_files=files_of(source)
-        )
-        return rows, None, None
+        yield from rows()
     except DataError:
         raise
-    except Exception as error:  # whatever a format's reader raises on a damaged file
-        raise DataError(f"{source.path} cannot be read: {first_line(error)}") from error
+    except Exception as error:
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
 
 
-def split_of(rows: Any, source: Source) -> Any:
-    """The split that a source names, of what `save_to_disk` wrote."""
-    if not hasattr(rows, "keys"):
-        return rows
-    if source.split not in rows:
-        known = ", ".join(rows)
-        raise DataError(
-            f"{source.path} has no split {source.split!r}; set `split:` to one of {known}"
-        )
-    return rows[source.split]
-
-
-def from_hub(source: Source) -> tuple[Any, str | None, None]:
-    """A hub data set at its revision; the commit that was read is returned."""
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(
-            source.path,
-            source.name,
-            split=source.split,
-            revision=source.revision,
-            data_files=files_of(source),
-        )
-    except Exception as error:  # no network, no such data set, gated: all the user's to put right
-        raise DataError(
-            f"{source.path} is no file here and could not be read from the hub: {first_line(error)}"
-        ) from error
-    return rows, source.revision or commit(rows), None
-
-
-def files_of(source: Source) -> Any:
-    """`data_files` as `datasets` takes it."""
-    return list(source.data_files) if isinstance(source.data_files, tuple) else source.data_files
-
-
-def commit(rows: Any) -> str | None:
-    """The hub commit in the download record of a data set."""
-    for url in getattr(rows.info, "download_checksums", None) or {}:
-        if "@" in url:
-            return str(url).split("@", 1)[1].split("/", 1)[0]
-    return None
+READERS: dict[str, Callable[[Path], Iterator[Chunk]]] = {
+    ".jsonl": read_jsonl,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".txt": read_text,
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
+}
 
 
 def rename(raw: Mapping[str, Any], columns: Mapping[str, str]) -> Row:

@@ -1,151 +1,181 @@
-"""Chat templates, and where the answers stand in the text that they render.
+"""Where the answers stand in the text that a chat template renders.
 
 What is trained is found in the rendered text, not in token counts: an assistant turn's span runs
-from where its generation prompt ends to the end of its EOS. A token is trained when it lies inside
-a span, so the mask can be proven by decoding it, whatever the template or the tokenizer.
+from where its generation prompt ends to the end of its end-of-turn mark. A token is trained when it
+lies inside a span, so the mask can be proven by decoding it, whatever the template or tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from posttrain.errors import DataError
+from posttrain.tokens.template import ChatTemplate, Turns, plain_turns
 
-from posttrain.errors import DataError, ModelError, nearest
-from posttrain.formats import Message
-
-IGNORE = -100
-
-
-def template_names() -> list[str]:
-    """Names of the chat templates that ship with posttrain."""
-    folder = resources.files("posttrain") / "templates"
-    return sorted(
-        p.name.removesuffix(".jinja") for p in folder.iterdir() if p.name.endswith(".jinja")
-    )
+Span = tuple[int, int]  # characters of the rendered text, the end not included
+Rendered = tuple[str, list[Span]]
+PLAIN_TURN = {"role", "content"}
+REWRITES = "the chat template rewrites earlier turns, so the answer cannot be located in the text"
 
 
-def load_template(name: str) -> str:
-    """The text of a shipped chat template, or of a `.jinja` file.
+@dataclass(frozen=True)
+class Marks:
+    """What a template writes around an answer.
 
-    Raises:
-        DataError: neither a known name nor an existing file.
+    Attributes:
+        lead: between the generation prompt and the answer (a space in Mistral's).
+        end: from the answer to its end-of-turn mark, the mark included: EOS where the template
+            writes it, else the first special token, else all that follows the answer.
+        eos: the tokenizer's EOS.
     """
-    if name in template_names():
-        return (resources.files("posttrain") / "templates" / f"{name}.jinja").read_text(
-            encoding="utf-8"
-        )
-    if name.endswith(".jinja") and Path(name).is_file():
-        return Path(name).read_text(encoding="utf-8")
-    raise DataError(
-        f"chat_template: {name!r} is neither a .jinja file nor a known template"
-        f"{nearest(name, template_names())}"
-    )
+
+    lead: str = ""
+    end: str = ""
+    eos: str = ""
+
+    def end_of(self, text: str, start: int) -> int:
+        """Where the last answer of `text` ends, mark included."""
+        for mark in (self.end, self.eos):
+            at = text.rfind(mark) if mark else -1
+            if at >= start:
+                return at + len(mark)
+        return len(text)
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, needs_template: bool = True) -> None:
-    """Refuse a tokenizer that would train a model which cannot stop, or that has no template.
+def find_marks(template: ChatTemplate, eos: str, special: Iterable[str]) -> Marks:
+    """Look at how a template renders one answer.
 
-    Raises:
-        ModelError: no EOS token, no offsets (slow tokenizer), or no chat template.
+    Args:
+        eos: the tokenizer's EOS.
+        special: texts that are one token each, whatever surrounds them.
     """
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"the tokenizer of {tokenizer.name_or_path!r} has no EOS token, so no answer could "
-            "learn to end; set `eos_token` in its tokenizer_config.json"
-        )
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"the tokenizer of {tokenizer.name_or_path!r} is a slow one; "
-            "posttrain needs character offsets"
-        )
-    if needs_template and not tokenizer.chat_template:
-        raise ModelError(
-            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template; "
-            "set `chat_template:` in the recipe "
-            f"(known: {', '.join(template_names())}, or a .jinja file)"
-        )
-
-
-def render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation_prompt: bool = False
-) -> str:
-    """The template applied to messages, as text.
-
-    Raises:
-        DataError: the template refuses the messages (an unknown role, say).
-    """
-    turns: list[Any] = list(messages)
+    answer = "Answer"
+    asked = [{"role": "user", "content": "Question"}]
     try:
-        return tokenizer.apply_chat_template(  # type: ignore[return-value]
-            turns, tokenize=False, add_generation_prompt=generation_prompt
-        )
-    except Exception as error:  # jinja's own errors, raised by arbitrary templates
-        raise DataError(f"the chat template refuses the conversation: {error}") from error
+        before = template.render(asked, generation_prompt=True)
+        after = template.render([*asked, {"role": "assistant", "content": answer}])
+    except DataError:  # a template that wants more than one question: every row is asked in full
+        return Marks(eos=eos)
+    if not after.startswith(before) or answer not in after[len(before) :]:
+        return Marks(eos=eos)
+    lead, _, tail = after[len(before) :].partition(answer)
+    found = [(tail.find(mark), -len(mark), mark) for mark in special if mark in tail]
+    if eos in tail:
+        return Marks(lead, tail[: tail.index(eos) + len(eos)], eos)
+    if found:
+        at, _, mark = min(found)
+        return Marks(lead, tail[: at + len(mark)], eos)
+    return Marks(lead, tail.rstrip() or tail, eos)
 
 
-def answer_span(tokenizer: PreTrainedTokenizerBase, before: str, after: str) -> tuple[int, int]:
-    """Characters of an answer and its EOS: `before` ends with its header, `after` with its end.
-
-    Raises:
-        DataError: the template does not extend the text, so the answer cannot be located.
-    """
-    if not after.startswith(before):
-        raise DataError(
-            "the chat template rewrites earlier turns, so the answer cannot be located in the text"
-        )
-    eos = str(tokenizer.eos_token)
-    end = after.rfind(eos)
-    return len(before), end + len(eos) if end >= len(before) else len(after)
+def untrained(message: Mapping[str, Any]) -> bool:
+    """A turn that is never trained, whatever the options say."""
+    return message["role"] == "tool" or message.get("train") in (False,)
 
 
 def conversation_spans(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
-) -> tuple[str, list[tuple[int, int]]]:
-    """The conversation as text, and the characters that are trained: answers with their EOS."""
-    text = render(tokenizer, messages)
-    spans = []
-    for i, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = render(tokenizer, messages[:i], generation_prompt=True)
-        after = text if i == len(messages) - 1 else render(tokenizer, messages[: i + 1])
-        start, end = answer_span(tokenizer, before, after)
-        if text[:end] != after[:end]:
-            raise DataError("the chat template renders a turn differently once others follow it")
-        spans.append((start, end))
-    return text, spans
+    template: ChatTemplate,
+    marks: Marks,
+    messages: Turns,
+    tools: Any = None,
+    *,
+    last_turn_only: bool = False,
+    train_on_prompt: bool = False,
+) -> Rendered:
+    """A conversation as text, and the characters of it that are trained: answers with their end.
 
+    The whole is rendered once, and once more up to each answer: that is the text from which the
+    model will have to go on, so an answer counts only where it follows exactly that text.
 
-def token_ranges(offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Character ranges that tile the text.
-
-    Byte-level tokenizers leave leading spaces out of their offsets; the space belongs to the token.
-    The tokens that share one multi-byte character share its range.
+    Raises:
+        DataError: the template refuses the turns, or an answer cannot be located.
     """
-    ranges: list[tuple[int, int]] = []
-    position = 0
-    for start, end in offsets:
-        if ranges and start < end <= position:
-            ranges.append(ranges[-1])
+    turns = plain_turns(messages)
+    text = template.render(turns, tools)
+    if train_on_prompt:
+        return text, all_but(template, messages, turns, tools, text)
+    answers = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+    if last_turn_only:
+        answers = answers[-1:]
+    return text, [
+        answer_span(template, marks, turns, i, tools, text)
+        for i in answers
+        if not untrained(messages[i])
+    ]
+
+
+def answer_span(
+    template: ChatTemplate,
+    marks: Marks,
+    turns: list[dict[str, Any]],
+    i: int,
+    tools: Any,
+    text: str,
+    before: str | None = None,
+) -> Span:
+    """Characters of answer `i` and its end in `text`, the rendering of all turns.
+
+    Args:
+        before: the turns up to `i` with the generation prompt, where it is known.
+
+    Raises:
+        DataError: the answer has no turn before it, or does not follow its generation prompt.
+    """
+    if i == 0:
+        raise DataError("the conversation starts with an answer, so it has no prompt")
+    if before is None:
+        before = template.render(turns[:i], tools, generation_prompt=True)
+    start, turn = len(before), turns[i]
+    if not text.startswith(before):
+        raise DataError(REWRITES)
+    if marks.end and turn.keys() <= PLAIN_TURN:
+        whole = f"{marks.lead}{turn.get('content', '')}{marks.end}"
+        if text.startswith(whole, start):
+            return start, start + len(whole)
+    after = text if i == len(turns) - 1 else template.render(turns[: i + 1], tools)
+    if not after.startswith(before):
+        raise DataError(REWRITES)
+    end = marks.end_of(after, start)
+    if not text.startswith(after[:end]):
+        raise DataError("the chat template renders a turn differently once others follow it")
+    return start, end
+
+
+def all_but(
+    template: ChatTemplate, messages: Turns, turns: list[dict[str, Any]], tools: Any, text: str
+) -> list[Span]:
+    """Everything but the turns that are never trained."""
+    spans, start = [], 0
+    for i, message in enumerate(messages):
+        if not untrained(message):
             continue
-        end = max(end, position)
-        ranges.append((position, end))
-        position = end
-    return ranges
+        before = template.render(turns[:i], tools) if i else ""
+        after = template.render(turns[: i + 1], tools)
+        if not (after.startswith(before) and text.startswith(after)):
+            raise DataError("a turn that must not be trained cannot be located in the text")
+        spans.append((start, len(before)))
+        start = len(after)
+    return [(a, b) for a, b in [*spans, (start, len(text))] if a < b]
 
 
-def mask(
-    ids: Sequence[int], ranges: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
-) -> list[int]:
-    """Labels: the token where its characters lie in a span, -100 elsewhere."""
-    labels, which = [], 0
-    for token, (start, end) in zip(ids, ranges, strict=True):
-        while which < len(spans) and start >= spans[which][1]:
-            which += 1
-        inside = which < len(spans) and spans[which][0] <= start and end <= spans[which][1]
-        labels.append(token if inside else IGNORE)
-    return labels
+def pair_spans(
+    template: ChatTemplate, marks: Marks, row: Mapping[str, Any], sides: Iterable[str]
+) -> list[Rendered]:
+    """Each side of a pair as text that ends with its answer, and the answer's characters.
+
+    Raises:
+        DataError: a side has more than one turn, or an answer cannot be located.
+    """
+    prompt, tools = plain_turns(row["prompt"]), row.get("tools")
+    before = template.render(prompt, tools, generation_prompt=True)
+    out: list[Rendered] = []
+    for side in sides:
+        if len(row[side]) != 1:
+            raise DataError("the two sides differ before their last turn")
+        turns = [*prompt, *plain_turns(row[side])]
+        text = template.render(turns, tools)
+        span = answer_span(template, marks, turns, len(turns) - 1, tools, text, before)
+        out.append((text[: span[1]], [span]))
+    return out

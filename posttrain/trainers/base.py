@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
@@ -37,8 +36,9 @@ from posttrain.models import (
     load_tokenizer,
     resize_to,
 )
-from posttrain.packing import Collator, GlobalBatches, Rows, forward_inputs
+from posttrain.packing import Collator, forward_inputs
 from posttrain.tokens import Tokenizer, tokenize
+from posttrain.trainers.micro_batches import MicroBatches, each
 
 Batch = dict[str, torch.Tensor]
 
@@ -50,10 +50,18 @@ class PostTrainingArguments(TrainingArguments):
     Attributes:
         max_length: longest sequence in tokens, for raw rows.
         truncation: `truncate` | `drop` | `error` for longer ones.
+        packing: rows go into packs of `max_length` tokens (of pairs: twice as many), best-fit over
+            the whole data set; `per_device_train_batch_size` then counts packs.
+        max_tokens_per_device: tokens per forward pass and process. The other two numbers then
+            only say how many rows a step has, and are folded into `per_device_train_batch_size`.
     """
 
     max_length: int = field(default=2048, metadata={"help": "Longest sequence in tokens."})
     truncation: str = field(default="truncate", metadata={"help": "truncate, drop or error."})
+    packing: bool = field(default=False, metadata={"help": "Pack rows into packs of max_length."})
+    max_tokens_per_device: int | None = field(
+        default=None, metadata={"help": "Tokens per forward pass, whatever the number of rows."}
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Columns are ours to read."}
     )
@@ -70,15 +78,18 @@ class PostTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         if not torch.cuda.is_available() and not torch.backends.mps.is_available():
             self.use_cpu = True  # DeepSpeed and DDP then run over gloo
+        if self.max_tokens_per_device is not None:  # a step is then one batch of the loop
+            self.per_device_train_batch_size *= self.gradient_accumulation_steps
+            self.gradient_accumulation_steps = 1
         super().__post_init__()  # type: ignore[no-untyped-call]
 
     @property
     def global_batch(self) -> int:
-        """Rows per optimizer step over all processes."""
+        """Rows (packs, if packed) per optimizer step over all processes."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
 
 
-class PostTrainer(Trainer):
+class PostTrainer(MicroBatches):
     """Base of the four trainers. A subclass says what a row is and what its loss is.
 
     Args:
@@ -173,22 +184,6 @@ class PostTrainer(Trainer):
         """One raw row in the shape that this trainer's tokens are made from."""
         return to_row(self.row_kind, raw)
 
-    def loader(
-        self, rows: Any, batch_size: int, micro_batch: int, seed: int, shuffle: bool
-    ) -> DataLoader[Any]:
-        """Every process reads its share of each global batch; no row is repeated or lost."""
-        state = self.accelerator
-        batches = GlobalBatches(
-            len(rows),
-            batch_size,
-            micro_batch,
-            state.process_index,
-            state.num_processes,
-            seed,
-            shuffle,
-        )
-        return DataLoader(Rows(rows), batch_sampler=batches, collate_fn=self.data_collator)
-
     def get_train_dataloader(self) -> DataLoader[Any]:
         args = self.args
         seed = args.data_seed if args.data_seed is not None else args.seed
@@ -204,9 +199,9 @@ class PostTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], torch.Tensor]:
-        """The micro-batches of one optimizer step, and its number of items over all processes."""
+        """The batches of one optimizer step, and its number of items over all processes."""
         batches = list(islice(epoch_iterator, num_batches))
-        return batches, self.count_items(batches, device)
+        return batches, self.count_items(list(each(batches)), device)
 
     def count_items(self, batches: Sequence[Batch], device: torch.device) -> torch.Tensor:
         """Items of a global batch: the denominator of the loss."""
@@ -323,7 +318,7 @@ class PostTrainer(Trainer):
         model.eval()
         total = torch.zeros(2, device=self.args.device)
         with torch.no_grad():
-            for batch in self.get_eval_dataloader(self.prepare(rows)):
+            for batch in each(self.get_eval_dataloader(self.prepare(rows))):
                 batch = self._prepare_inputs(batch)
                 with self.compute_loss_context_manager():
                     total[0] += self.loss_sum(model, batch).float()

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from posttrain.errors import RunError
 from posttrain.losses.base import segment_sum
-from posttrain.packing import GlobalBatches, Rows
+from posttrain.trainers.micro_batches import each
 
 if TYPE_CHECKING:
     from posttrain.trainers.dpo import DPOTrainer
@@ -76,22 +75,12 @@ def compute(trainer: DPOTrainer, rows: Any) -> torch.Tensor:
     """`[rows, 2]` summed log-probs of both answers of every pair, under the model as it is."""
     model, state, args = trainer.model_wrapped, trainer.accelerator, trainer.args
     micro = args.per_device_train_batch_size
-    batches = GlobalBatches(
-        len(rows),
-        micro * state.num_processes,
-        micro,
-        state.process_index,
-        state.num_processes,
-        0,
-        False,
-    )
+    loader = trainer.loader(rows, micro * state.num_processes, micro, 0, False)
     table = torch.zeros(len(rows), 2, device=args.device)
     training = model.training
     model.eval()
     with adapters_off(trainer.accelerator.unwrap_model(model)):
-        for batch in DataLoader(
-            Rows(rows), batch_sampler=batches, collate_fn=trainer.data_collator
-        ):
+        for batch in each(loader):
             batch = trainer._prepare_inputs(batch)
             with trainer.compute_loss_context_manager():
                 logps = trainer.logps(model, batch)

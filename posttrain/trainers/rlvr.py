@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from posttrain.generation.local import Completion, Sampling, eos_ids, generate_i
 from posttrain.losses import policy_loss
 from posttrain.losses.base import TokenLogps, num_items, segment_sum, token_weights
 from posttrain.models import whole
-from posttrain.packing import EMPTY, GlobalBatches, Group, Rows, pack
+from posttrain.packing import GlobalBatches, Rows, check_budget, row_lengths
 from posttrain.trainers.base import Batch, PostTrainer, PostTrainingArguments
 from posttrain.trainers.policies import FrozenReference
 from posttrain.trainers.rewards import RewardFunction, Rewards
+from posttrain.trainers.rollouts import Rollout, by_count, by_tokens, pack_answers
 
 
 @dataclass
@@ -77,6 +78,11 @@ class RLVRConfig(PostTrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.packing:
+            raise RecipeError(
+                "packing: completions have no length before they are sampled, so there is nothing "
+                "to pack ahead; set max_tokens_per_device, which packs them step by step"
+            )
         completions = self.global_batch
         if completions % (self.num_generations * self.world_size):
             raise RecipeError(
@@ -90,24 +96,6 @@ class RLVRConfig(PostTrainingArguments):
     def prompts_per_step(self) -> int:
         """Prompts per optimizer step over all processes."""
         return self.global_batch // self.num_generations
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """Completions of one prompt, scored.
-
-    Attributes:
-        row: the problem.
-        completions: G of them.
-        rewards, advantages: `[G]`.
-        source: index of the source.
-    """
-
-    row: dict[str, Any]
-    completions: list[Completion]
-    rewards: torch.Tensor
-    advantages: torch.Tensor
-    source: int
 
 
 class StepBatches(GlobalBatches):
@@ -187,6 +175,9 @@ class RLVRTrainer(PostTrainer):
             seed,
         )
         batches.repeats = args.gradient_accumulation_steps
+        if args.max_tokens_per_device is not None:
+            longest = int(row_lengths(self.train_dataset).max()) + args.max_completion_length
+            check_budget(longest, args.max_tokens_per_device, "prompt with its completion")
         return DataLoader(
             Rows(self.train_dataset), batch_sampler=batches, collate_fn=self.data_collator
         )
@@ -205,7 +196,8 @@ class RLVRTrainer(PostTrainer):
                     steps.append([row for part in parts for row in part])
             self.windows = self.roll_out(steps, num_batches)
         batches = self.windows.pop(0)
-        return batches, self.count_items(batches, device)
+        items = self.count_items(batches, device)
+        return batches if self.args.max_tokens_per_device is None else [batches], items  # type: ignore[list-item]
 
     def num_items(self, batch: Batch) -> torch.Tensor:
         return batch["items"]
@@ -290,24 +282,21 @@ class RLVRTrainer(PostTrainer):
         return str(self.processing_class.decode(completion.ids, skip_special_tokens=True))
 
     def micro_batches(self, rollouts: list[Rollout], num_batches: int) -> list[Batch]:
-        """Pack a step's completions into exactly `num_batches`, each prompt once in each."""
+        """Pack a step's completions, each prompt once in each micro-batch.
+
+        There are `num_batches`, or under a token budget as many as the process that needs most.
+        """
         args = self.args
         useful = [r for r in rollouts if args.beta or bool(r.advantages.abs().sum() > 0)]
-        flat = [(r, g) for r in useful for g in range(len(r.completions))]
-        size = args.per_device_train_batch_size
-        batches = []
-        for start in range(0, num_batches * size, size):
-            part = flat[start : start + size]
-            groups = []
-            for _, pairs in groupby(part, key=lambda pair: id(pair[0])):
-                mine = list(pairs)
-                answers = [(r.completions[g].ids,) * 2 for r, g in mine]
-                groups.append(Group(mine[0][0].row["prompt_ids"], answers, mine[0][0].source))
-            batch = pack(groups or [EMPTY])
-            values = torch.tensor([float(r.advantages[g]) for r, g in part] or [0.0])
-            batch["advantages"] = values[batch["segment"]]
+        if args.max_tokens_per_device is None:
+            parts = by_count(useful, args.per_device_train_batch_size, num_batches)
+        else:
+            parts = by_tokens(useful, args.max_tokens_per_device)
+            needed = self.accelerator.gather(torch.tensor([len(parts)], device=args.device))
+            parts = by_tokens(useful, args.max_tokens_per_device, int(needed.max()))
+        batches = [pack_answers(part) for part in parts]
+        for batch in batches:
             batch["items"] = torch.zeros(())
-            batches.append(batch)
         # groups of equal rewards count, though they are not run
         lengths = [len(c.ids) for r in rollouts for c in r.completions]
         batches[0]["items"] = num_items(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from posttrain.errors import PosttrainError, VerifierError
-from posttrain.formats import Verdict
+from posttrain.formats import Row, Verdict
 from posttrain.verifiers.base import Verifier
 from posttrain.verifiers.gsm8k import GSM8K
 from posttrain.verifiers.ifeval import IFEval, loose_variants
@@ -14,7 +15,15 @@ from posttrain.verifiers.ifeval_old import IFEvalOld
 from posttrain.verifiers.math import Math
 from posttrain.verifiers.string_match import StringMatch
 
-__all__ = ["ALIASES", "VERIFIERS", "Verifier", "get_verifier", "loose_variants", "verify"]
+__all__ = [
+    "ALIASES",
+    "VERIFIERS",
+    "Verifier",
+    "check_problem",
+    "get_verifier",
+    "loose_variants",
+    "verify",
+]
 
 VERIFIERS: dict[str, Verifier] = {
     "gsm8k": GSM8K(),
@@ -58,3 +67,17 @@ def verify(name: str, completion: Any, ground_truth: Any, **row: Any) -> Verdict
         raise
     except Exception as error:  # one odd completion must not end a run
         return Verdict(0.0, f"{name} failed on the completion: {type(error).__name__}: {error}")
+
+
+def check_problem(row: Row, remap: Mapping[str, str]) -> Row:
+    """A problem whose verifier exists and can read its ground truth.
+
+    Args:
+        remap: verifier names in the data -> names here.
+
+    Raises:
+        VerifierError: it does not, or cannot.
+    """
+    row = {**row, "verifier": remap.get(row["verifier"], row["verifier"])}
+    get_verifier(row["verifier"]).check_ground_truth(row["ground_truth"])
+    return row

@@ -11,9 +11,10 @@ import posttrain
 PACKAGE = Path(posttrain.__file__).parent
 FLOORS = (
     {"errors"},
+    {"parallel", "store"},
     {"formats"},
     {"recipe"},
-    {"sources", "filters", "verifiers"},
+    {"sources", "filters", "verifiers", "decontamination"},
     {"synthesis", "preferences"},
     {"mixture"},
     {"tokens", "packing", "attention"},

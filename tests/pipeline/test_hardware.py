@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from posttrain.pipeline.hardware import batch_line
-from posttrain.recipe import RLVR, SFT, Source, Stage
+from posttrain.recipe import DPO, RLVR, SFT, Source, Stage
 
 ROWS = (Source(path="rows.jsonl"),)
 
@@ -30,6 +30,29 @@ ROWS = (Source(path="rows.jsonl"),)
             ),
             1,
             "rlvr: batch of 64 = 4 x 8 accumulation x 1 process(es) x 2 mini-batches",
+        ),
+        # 12 packs on 2 processes are 6 each; 4096 // 2048 = 2 of them fit
+        (
+            SFT(datasets=ROWS, batch_size=12, max_length=2048, packing=True),
+            2,
+            "sft: batch of 12 packs of 2048 tokens = 2 x 3 accumulation x 2 process(es)",
+        ),
+        # a pack of pairs has room for two sides of max_length
+        (
+            DPO(datasets=ROWS, batch_size=12, max_length=2048, packing=True),
+            2,
+            "dpo: batch of 12 packs of 4096 tokens = 1 x 6 accumulation x 2 process(es)",
+        ),
+        (
+            SFT(datasets=ROWS, batch_size=48, max_length=512, max_tokens_per_device=8192),
+            2,
+            "sft: batch of 48 = 24 x 2 process(es), in micro-batches of at most 8192 tokens",
+        ),
+        (
+            RLVR(datasets=ROWS, batch_size=64, num_mini_batches=2, max_tokens_per_device=4096),
+            1,
+            "rlvr: batch of 64 = 32 x 1 process(es), in micro-batches of at most 4096 tokens"
+            " x 2 mini-batches",
         ),
     ],
 )

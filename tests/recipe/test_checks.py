@@ -17,6 +17,31 @@ import pytest
             "line 7: stages[0].sft.max_steps: contradicts `num_train_epochs`; remove one of them",
         ),
         (
+            "rlvr",
+            "datasets: [a]\npacking: true",
+            "line 6: stages[0].rlvr.packing: completions have no length before they are sampled;"
+            " remove it, and set `max_tokens_per_device`, which packs them step by step",
+        ),
+        (
+            "sft",
+            "datasets: [a]\nmax_tokens_per_device: 8192\nper_device_train_batch_size: 8",
+            "line 7: stages[0].sft.per_device_train_batch_size: contradicts"
+            " `max_tokens_per_device`; remove one of them",
+        ),
+        (
+            "dpo",
+            "datasets: [a]\nmax_length: 4096\nmax_tokens_per_device: 2048",
+            "line 7: stages[0].dpo.max_tokens_per_device: got 2048, and a sequence may have"
+            " max_length = 4096 tokens; give at least 4096",
+        ),
+        (
+            "rlvr",
+            "datasets: [a]\nmax_prompt_length: 300\nmax_completion_length: 200\n"
+            "max_tokens_per_device: 499",
+            "line 8: stages[0].rlvr.max_tokens_per_device: got 499, and a sequence may have"
+            " max_prompt_length + max_completion_length = 500 tokens; give at least 500",
+        ),
+        (
             "sft",
             "datasets: [a]\nload_in_4bit: true",
             "line 6: stages[0].sft.load_in_4bit: 4-bit weights cannot be trained themselves;"
@@ -105,6 +130,7 @@ def test_contradictions_inside_a_stage(stage_faults, kind, body, fault):
     [
         "{datasets: [a], warmup_ratio: 0.0, warmup_steps: 3}",
         "{datasets: [a], max_steps: 3}",
+        "{datasets: [a], packing: true, max_length: 512, max_tokens_per_device: 512}",
         "{datasets: [a], load_in_4bit: true, use_peft: true}",
         "{datasets: [a], batch_size: 64, per_device_train_batch_size: 8}",
         "{token_budget: 9, datasets: [{path: a, weight: 1}, {path: b, weight: 2}]}",

@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 from posttrain.errors import DataError
 from posttrain.recipe import Source
 from posttrain.sources import open_source, source_name
-from posttrain.sources.files import is_local, read, rename
+from posttrain.sources.files import is_local, rename
 
 ROWS = [{"question": "2+2?", "answer": "4"}, {"question": "Käse?", "answer": "ja\u2028doch"}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
@@ -34,7 +34,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 def rows_of(path: Path, **keys: str) -> list[dict[str, str]]:
-    return [dict(row) for row in read(Source(path=str(path), **keys))[0]]
+    return [dict(row) for row in open_source(Source(path=str(path), **keys), 0).rows]
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -71,26 +71,29 @@ def test_a_split_of_a_saved_set(tmp_path: Path) -> None:
 def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"{}\n")
-    _, revision, sha256 = read(Source(path=str(path)))
-    assert revision is None
+    opened = open_source(Source(path=str(path)), 0)
+    assert opened.revision is None
     # printf '{}\n' | sha256sum
-    assert sha256 == "ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356"
+    assert opened.sha256 == "ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356"
 
 
 def test_a_path_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     WRITERS["rows.jsonl"](tmp_path / "rows.jsonl")
-    assert [dict(row) for row in read(Source(path="~/rows.jsonl"))[0]] == ROWS
+    assert list(open_source(Source(path="~/rows.jsonl"), 0).rows) == ROWS
 
 
 DAMAGED: dict[str, tuple[bytes, str]] = {
     "cut.jsonl": (b'{"a": 1}\n{"a": ', "cut.jsonl:2 is not JSON"),
     "list.jsonl": (b"[1]\n", "list.jsonl:1 must be an object, it is of type list"),
-    "latin.jsonl": ('{"a": "K\u00e4se"}'.encode("latin-1"), "latin.jsonl is not UTF-8 text"),
+    "latin.jsonl": ('{"a": "K\u00e4se"}'.encode("latin-1"), "latin.jsonl:1 is not UTF-8 text"),
     "plain.jsonl.gz": (b'{"a": 1}\n', "plain.jsonl.gz is damaged or no gzip file"),
     "cut.jsonl.gz": (gzip.compress(LINES.encode())[:-12], "cut.jsonl.gz is damaged"),
     "bits.jsonl.gz": (gzip.compress(b"x" * 50)[:12] + b"\xff" * 9, "bits.jsonl.gz is damaged"),
-    "object.json": (b'{"a": 1}', "must hold a list of rows, it holds a dict"),
+    "number.json": (b"1", "must hold a list of rows, it holds a int"),
+    "deep.jsonl": (b'{"a":' * 200_000, "deep.jsonl:1 is n"),
+    "cells.csv": (b"a,b\n1\n", "cells.csv:2 has more or fewer values than the 2 names"),
+    "latin.csv": ("a\nK\u00e4se".encode("latin-1"), "latin.csv is not UTF-8 text"),
     "lines.json": (b'{"a": 1}\n{"a": 2}\n', "one object per line is .jsonl"),
     "numbers.json": (b"[{}, 2]", "row 2 must be an object, it is of type int"),
     "rows.parquet": (b"PAR1 or so", "rows.parquet cannot be read"),
@@ -116,7 +119,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_hub_set_without_network() -> None:
     with pytest.raises(DataError, match="nobody/nothing is no file here and could not be read"):
-        read(Source(path="nobody/nothing"))
+        open_source(Source(path="nobody/nothing"), 0)
 
 
 @pytest.mark.parametrize(

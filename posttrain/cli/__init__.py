@@ -9,13 +9,21 @@ import os
 import signal
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from posttrain import __version__
+from posttrain.cli.common import (
+    OVERRIDABLE,
+    RecipePath,
+    is_main_process,
+    option,
+    overrides_of,
+    tell,
+)
+from posttrain.cli.data import data, read_locked
 from posttrain.errors import PosttrainError
 
 app = typer.Typer(
@@ -24,58 +32,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data = typer.Typer(help="Build a recipe's mixtures, or look at them.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
-# What follows RECIPE and is no option of ours is an override: key=value or --key value.
-OVERRIDABLE: dict[str, Any] = {
-    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
-    "epilog": "Anything else overrides the recipe: stages.sft.seed=1, or --seed 1 if unambiguous.",
-}
 GRACE_SECONDS = 10
-
-
-def _option(name: str, help: str, **limits: Any) -> Any:  # with underscores, and with dashes
-    return typer.Option(*dict.fromkeys((name, name.replace("_", "-"))), help=help, **limits)
-
-
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
-
-
-def _tell(line: str) -> None:
-    """A line of progress, of one process."""
-    if _is_main_process():
-        typer.echo(line, err=True)
-
-
-def _is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _overrides(ctx: typer.Context, recipe: Path, stage: str | None = None) -> list[str]:
-    """The overrides, of a recipe that was read with them: its faults come before slow imports."""
-    from posttrain.recipe import load_recipe, parse_override_args
-
-    if recipe.name.startswith("-"):
-        raise typer.BadParameter(f"the recipe comes first, before {recipe}", param_hint="RECIPE")
-    overrides = parse_override_args(ctx.args)
-    with warnings.catch_warnings(action="ignore"):  # the command reads it again, and tells then
-        load_recipe(recipe, overrides, stage=stage)
-    return overrides
 
 
 @app.command(**OVERRIDABLE)
 def run(
     ctx: typer.Context,
     recipe: RecipePath,
-    stage: Annotated[str | None, _option("--stage", "Run this stage only.")] = None,
-    from_stage: Annotated[str | None, _option("--from_stage", "Run from this stage on.")] = None,
-    smoke: Annotated[bool, _option("--smoke", "Two steps per stage, tiny random model.")] = False,
-    run_dir: Annotated[Path | None, _option("--run_dir", "Default: runs/<name>.")] = None,
-    hardware: Annotated[str | None, _option("--hardware", "A name: recipes/hardware/.")] = None,
+    stage: Annotated[str | None, option("--stage", "Run this stage only.")] = None,
+    from_stage: Annotated[str | None, option("--from_stage", "Run from this stage on.")] = None,
+    smoke: Annotated[bool, option("--smoke", "Two steps per stage, tiny random model.")] = False,
+    run_dir: Annotated[Path | None, option("--run_dir", "Default: runs/<name>.")] = None,
+    hardware: Annotated[str | None, option("--hardware", "A name: recipes/hardware/.")] = None,
 ) -> None:
     """Run a recipe: its stages in order, an evaluation after each, and a report."""
-    overrides = _overrides(ctx, recipe, stage)
+    overrides = overrides_of(ctx, recipe, stage)
     from posttrain.pipeline import run as run_recipe
 
     try:
@@ -89,7 +62,7 @@ def run(
             hardware=hardware,
         )
     except KeyboardInterrupt as stop:
-        if _is_main_process():
+        if is_main_process():
             typer.echo("posttrain: interrupted; the same command goes on from here", err=True)
         raise typer.Exit(128 + getattr(stop, "signum", signal.SIGINT)) from None
 
@@ -97,35 +70,12 @@ def run(
 @app.command(**OVERRIDABLE)
 def check(ctx: typer.Context, recipe: RecipePath) -> None:
     """Read a recipe and resolve every name in it; train nothing."""
-    overrides = _overrides(ctx, recipe)
+    overrides = overrides_of(ctx, recipe)
     from posttrain.pipeline import check as check_recipe
     from posttrain.pipeline import read_recipe
 
     check_recipe(read_recipe(recipe, overrides), recipe)
     typer.echo(f"{recipe}: no fault found")
-
-
-@data.command("build", **OVERRIDABLE)
-def data_build(
-    ctx: typer.Context,
-    recipe: RecipePath,
-    out: Annotated[Path, _option("--out", "Folder that gets one folder per stage.")],
-    text: Annotated[bool, _option("--text", "Stop before tokens.")] = False,
-) -> None:
-    """Build the data of every stage, with its manifest and lock file."""
-    overrides = _overrides(ctx, recipe)
-    from posttrain.pipeline import build_data
-
-    build_data(recipe, out, overrides=overrides, text=text)
-
-
-@data.command("show", **OVERRIDABLE)
-def data_show(ctx: typer.Context, recipe: RecipePath) -> None:
-    """Show rows of every stage as the model will see them, trained tokens marked."""
-    overrides = _overrides(ctx, recipe)
-    from posttrain.pipeline import show_data
-
-    show_data(recipe, overrides=overrides)
 
 
 class EvalCommand(typer.core.TyperCommand):
@@ -141,11 +91,11 @@ class EvalCommand(typer.core.TyperCommand):
 @app.command("eval", cls=EvalCommand)
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id or folder.")],
-    tasks: Annotated[str, _option("--tasks", "Names of tasks, joined by commas.")],
-    as_json: Annotated[bool, _option("--json", "JSON on stdout instead of a table.")] = False,
-    num_samples: Annotated[int | None, _option("--num_samples", "Rows per task.", min=1)] = None,
-    max_new_tokens: Annotated[int, _option("--max_new_tokens", "Longest answer.", min=1)] = 512,
-    batch_size: Annotated[int, _option("--batch_size", "Prompts at a time.", min=1)] = 32,
+    tasks: Annotated[str, option("--tasks", "Names of tasks, joined by commas.")],
+    as_json: Annotated[bool, option("--json", "JSON on stdout instead of a table.")] = False,
+    num_samples: Annotated[int | None, option("--num_samples", "Rows per task.", min=1)] = None,
+    max_new_tokens: Annotated[int, option("--max_new_tokens", "Longest answer.", min=1)] = 512,
+    batch_size: Annotated[int, option("--batch_size", "Prompts at a time.", min=1)] = 32,
 ) -> None:
     """Score a model on evaluation tasks."""
     with contextlib.redirect_stdout(sys.stderr):  # imports log too, and stdout is for the scores
@@ -160,9 +110,9 @@ def evaluate(
                 num_samples=num_samples,
                 max_new_tokens=max_new_tokens,
                 batch_size=batch_size,
-                progress=_tell,
+                progress=tell,
             )
-    if not _is_main_process():
+    if not is_main_process():
         return
     rows = [f"{t:24} {r['score']:.4f} ± {r['stderr']:.4f}  n={r['n']}" for t, r in scores.items()]
     typer.echo(json.dumps(scores, indent=2) if as_json else "\n".join(rows))
@@ -171,8 +121,8 @@ def evaluate(
 @app.command()
 def score(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .jsonl or .jsonl.gz file.")],
-    out: Annotated[Path, _option("--out", "Where the scored rows go.")],
-    verifier: Annotated[str | None, _option("--verifier", "Instead of the rows' own.")] = None,
+    out: Annotated[Path, option("--out", "Where the scored rows go.")],
+    verifier: Annotated[str | None, option("--verifier", "Instead of the rows' own.")] = None,
 ) -> None:
     """Score the responses in a file: each row gains `score` and `reason`."""
     from posttrain.evals.score import score_file
@@ -182,7 +132,7 @@ def score(
 
 
 @app.callback(invoke_without_command=True)
-def top(version: Annotated[bool, _option("--version", "Print the version.")] = False) -> None:
+def top(version: Annotated[bool, option("--version", "Print the version.")] = False) -> None:
     if version:
         typer.echo(f"posttrain {__version__}")
         raise typer.Exit()
@@ -193,6 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     if args and args[0].endswith((".yaml", ".yml")):
         args.insert(0, "run")
+    args = read_locked(args)
     try:
         app(args, prog_name="posttrain")
     except PosttrainError as error:
@@ -211,7 +162,7 @@ def _fail(message: str) -> NoReturn:
     All processes of a launch meet the same fault. Rank 0 tells; its end makes the launcher stop
     the others, which therefore wait, and speak only if the fault was theirs alone.
     """
-    if not _is_main_process():
+    if not is_main_process():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(GRACE_SECONDS)
         message = f"[rank {os.environ['RANK']}] {message}"

@@ -1,0 +1,233 @@
+"""Sources + filters -> one shuffled mixture, and a manifest that accounts for every row.
+
+Rows stay on disk, in one store per source; a mixture is an order over them. So a mixture of any
+size takes some 20 bytes of memory a row, and building it again costs only what has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from posttrain.decontamination import Decontaminator
+from posttrain.errors import DataError
+from posttrain.formats import Row
+from posttrain.mixture.account import account, contamination
+from posttrain.mixture.draw import counts_of, draw, hold_out, shuffle
+from posttrain.mixture.read import Plan, judge, read_source
+from posttrain.mixture.rows import Rows
+from posttrain.recipe import Source
+from posttrain.sources import Opened, open_source, source_name
+from posttrain.store import Store
+
+__all__ = ["Mixture", "Rows", "build_mixture"]
+
+
+@dataclass
+class Part:
+    """One source on its way into the mixture.
+
+    Attributes:
+        dropped: row of the store -> (step, reason): what came after reading.
+        kept: rows of the store that may be drawn.
+        matches: (row, evaluation set, its row, overlap).
+    """
+
+    source: Source
+    opened: Opened
+    plan: Plan
+    store: Store
+    dropped: dict[int, tuple[str, str]] = field(default_factory=dict)
+    kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    held_out: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    taken: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    matches: list[tuple[int, int, int, float]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The source's name in metrics."""
+        return source_name(self.source)
+
+
+@dataclass
+class Mixture:
+    """Rows of a stage in their shuffled order, and where they came from.
+
+    Attributes:
+        rows: normalised rows (see formats.py), each with its `source`; read from disk when asked.
+        manifest: per source what was read, dropped by which reason, and taken; hash of the order.
+        held_out: rows that `eval_fraction` set aside, in the order of the sources.
+        parts: the sources on their way into the mixture.
+    """
+
+    rows: Rows
+    manifest: dict[str, Any] = field(default_factory=dict)
+    held_out: Rows = field(default_factory=Rows)
+    parts: list[Part] = field(default_factory=list)
+
+
+def build_mixture(
+    datasets: Sequence[Source | Mapping[str, Any]],
+    kind: str = "conversation",
+    *,
+    seed: int = 42,
+    filters: Sequence[Any] = (),
+    bad_rows: str = "error",
+    mixing: Mapping[str, Any] | None = None,
+    eval_fraction: float | None = None,
+    token_budget: int | None = None,
+    count_tokens: Callable[[Row], int] | None = None,
+    token_lengths: Callable[[Store, str], np.ndarray] | None = None,
+    remap_verifier: Mapping[str, str] | None = None,
+    decontaminator: Decontaminator | None = None,
+    contaminated: str = "drop_rows",
+    dataset_threshold: float = 0.02,
+    opener: Callable[[Source, int], Opened] = open_source,
+    workers: int | None = None,
+    progress: Callable[[str, int], None] = lambda name, rows: None,
+) -> Mixture:
+    """Read, check, filter, draw and shuffle.
+
+    Args:
+        datasets: entries of `datasets:`.
+        kind: `text`, `conversation`, `preference` or `problem`.
+        seed: decides what is drawn and the order; the same everywhere, on any number of workers.
+        filters: filters applied to every row, by name.
+        bad_rows: `error` stops at rows that cannot be read, `drop` counts them.
+        mixing: rows per source by size, instead of amounts at the sources (see draw.py).
+        eval_fraction: share of every source that is held out before anything is drawn.
+        token_budget: tokens that sources with a `weight` share, counted by `count_tokens` row by
+            row, or by `token_lengths` (store, source) -> `[rows of the store]` at once.
+        remap_verifier: verifier names in the data -> names here.
+        decontaminator: finds evaluation prompts in the rows.
+        contaminated: `drop_rows`, `drop_set`, `report` or `error` (see docs/decontamination.md).
+        dataset_threshold: share of an evaluation set above which a source is contaminated.
+        opener: how a source is opened; `--smoke` puts stand-ins here.
+        workers: processes that read; default: all cores.
+        progress: told source and number of rows as they are read.
+
+    Raises:
+        DataError: a source or row that cannot be read, or nothing left.
+    """
+    sources = [s if isinstance(s, Source) else Source(**s) for s in datasets]
+    parts = []
+    for source in sources:
+        opened, name = opener(source, seed), source_name(source)
+        plan = Plan(
+            kind,
+            source.columns,
+            source.format,
+            source.verifier,
+            dict(remap_verifier or {}),
+            (*source.filters, *filters),
+            decontaminator,
+        )
+        store = read_source(source, opened, plan, bad_rows, workers, partial(progress, name))
+        parts.append(Part(source, opened, plan, store))
+    specs = [part.plan.filters for part in parts]
+    for part, dropped in zip(
+        parts, judge([p.store for p in parts], specs, len(filters)), strict=True
+    ):
+        part.dropped = dropped
+    rates = contamination(parts, decontaminator, contaminated, dataset_threshold)
+    for part in parts:
+        keep(part)
+    take(parts, seed, mixing, eval_fraction, token_budget, count_tokens, token_lengths)
+    rows = in_order(parts, seed)
+    entries = [account(part) for part in parts]
+    order = order_hash(rows, entries)
+    manifest = {"seed": seed, "rows": len(rows), "sources": entries, "order_sha256": order}
+    if eval_fraction:
+        manifest["held_out"] = {
+            "fraction": eval_fraction,
+            "rows": sum(len(p.held_out) for p in parts),
+        }
+    if mixing:
+        manifest["mixing"] = dict(mixing)
+    if decontaminator is not None:
+        manifest["contamination"] = rates
+    held = [(p.store, source_name(p.source), p.held_out) for p in parts]
+    return Mixture(rows, manifest, Rows.of(held), parts)
+
+
+def keep(part: Part) -> None:
+    """The rows of a source that may be drawn.
+
+    Raises:
+        DataError: there is none.
+    """
+    kept = np.ones(part.store.rows, bool)
+    kept[list(part.dropped)] = False
+    part.kept = np.flatnonzero(kept)
+    if not len(part.kept):
+        dropped = account(part)["dropped"]
+        top = sorted(dropped.items(), key=lambda item: -item[1])[:3]
+        why = "; ".join(f"{n} rows: {reason}" for reason, n in top) or "it has no rows"
+        raise DataError(
+            f"source {part.source.path!r} has no usable row ({why}); mend it or remove the source"
+        )
+
+
+def take(
+    parts: Sequence[Part],
+    seed: int,
+    mixing: Mapping[str, Any] | None,
+    eval_fraction: float | None,
+    token_budget: int | None,
+    count_tokens: Callable[[Row], int] | None,
+    token_lengths: Callable[[Store, str], np.ndarray] | None,
+) -> None:
+    """Decide which rows of every source are used."""
+    marks = [
+        f"{seed}/{i}/{p.source.path}/{p.source.name}/{p.source.split}" for i, p in enumerate(parts)
+    ]
+    for part, mark in zip(parts, marks, strict=True):
+        rng = random.Random(f"{mark}/held-out")
+        try:
+            part.kept, part.held_out = hold_out(part.kept, eval_fraction, rng)
+        except DataError as error:
+            raise DataError(f"source {part.source.path!r}: {error}") from error
+    total = sum(p.source.weight or 0 for p in parts)
+    counts = counts_of(mixing, [len(p.kept) for p in parts])
+    for part, mark, count in zip(parts, marks, counts, strict=True):
+        weight = part.source.weight
+        budget = token_budget * weight / total if token_budget and weight else None
+        lengths = None
+        if token_lengths or count_tokens:
+            lengths = partial(lengths_of, part, count_tokens, token_lengths)
+        part.taken = draw(part.kept, part.source, random.Random(mark), count, budget, lengths)
+
+
+def lengths_of(
+    part: Part,
+    count_tokens: Callable[[Row], int] | None,
+    token_lengths: Callable[[Store, str], np.ndarray] | None,
+) -> np.ndarray:
+    """Tokens of every row that may be drawn."""
+    if token_lengths is not None:
+        return token_lengths(part.store, source_name(part.source))[part.kept]
+    assert count_tokens is not None
+    rows = Rows.of([(part.store, source_name(part.source), part.kept)])
+    return np.fromiter((count_tokens(row) for row in rows), np.int64, len(rows))
+
+
+def in_order(parts: Sequence[Part], seed: int) -> Rows:
+    """The rows that were taken, shuffled into each other."""
+    rows = Rows.of([(p.store, source_name(p.source), p.taken) for p in parts])
+    return rows.reordered(shuffle(len(rows), random.Random(f"{seed}/shuffle")))
+
+
+def order_hash(rows: Rows, entries: Sequence[Mapping[str, Any]]) -> str:
+    """Hash of all rows in their order: of each source's rows, and of which comes when."""
+    mark = hashlib.sha256()
+    for entry in entries:
+        mark.update(f"{entry['source']} {entry['rows_sha256']}\n".encode())
+    mark.update(rows.which.tobytes())
+    mark.update(rows.row.tobytes())
+    return mark.hexdigest()

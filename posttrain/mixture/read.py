@@ -1,0 +1,319 @@
+"""One source: raw rows -> checked, filtered rows in a store. Runs on all cores, remembers nothing.
+
+What a worker does with a chunk depends on nothing but the chunk, so the store is the same however
+many workers there were. Filters that remember earlier rows are split: workers make their marks,
+and `judge` reads the marks in the order of the rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posttrain.decontamination import Decontaminator
+from posttrain.errors import DataError, VerifierError
+from posttrain.filters import Flag, get_filters
+from posttrain.formats import Row, to_row
+from posttrain.mixture.reasons import countable, shorten
+from posttrain.parallel import ordered
+from posttrain.recipe import Source
+from posttrain.sources import Chunk, Opened
+from posttrain.sources.adapters import STREAM_FORMATS, LeftOut, get_format
+from posttrain.sources.chunks import Chunks, chunked
+from posttrain.sources.files import rename
+from posttrain.store import Store, Writer, cached, gather, key_of, texts
+from posttrain.verifiers import check_problem
+
+SHOWN = 5
+ROOMS = ("decontamination", "errors", "filters", "formats", "mixture", "sources", "verifiers")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to every row of a source.
+
+    Attributes:
+        kind: `text`, `conversation`, `preference` or `problem`.
+        columns, format: as the recipe names them; the format is resolved to an adapter.
+        verifier, remap: the verifier of problems, and other names for it.
+        filters: specs of the source's filters and then of the stage's.
+        decontaminator: finds evaluation prompts; `None`: nobody looks.
+    """
+
+    kind: str
+    columns: Mapping[str, str]
+    format: Any
+    verifier: str | None
+    remap: Mapping[str, str]
+    filters: tuple[Any, ...]
+    decontaminator: Decontaminator | None
+
+
+@cache
+def code_of(*rooms: str) -> str:
+    """Hash of the code of some rooms: what an older version made is not taken for this one's."""
+    package, mark = Path(__file__).parents[1], hashlib.sha256()
+    for room in rooms:
+        whole = package / room
+        for file in sorted(whole.rglob("*.py")) if whole.is_dir() else [whole.with_suffix(".py")]:
+            mark.update(file.read_bytes())
+    return mark.hexdigest()
+
+
+def read_source(
+    source: Source,
+    opened: Opened,
+    plan: Plan,
+    bad_rows: str,
+    workers: int | None,
+    progress: Callable[[int], None],
+) -> Store:
+    """The rows of a source that may be used, from the cache where the same was read before.
+
+    Raises:
+        DataError: rows that cannot be used, under `bad_rows: error`; or a damaged file.
+    """
+    chunks, plan = adapted(source, opened, plan)
+    marks = {f"mark{i}": "uint8" for i, rule in enumerate(get_filters(plan.filters)) if sets(rule)}
+    columns = {"row": "uint8", "number": "int64", **marks, "dropped": "uint8"}
+
+    def build(writer: Writer) -> None:
+        bad: list[str] = []
+        for note in writer.chunks:
+            bad += note["bad"]
+        refuse(source, bad, bad_rows, whole=False)
+        skip = len(writer.chunks)
+        rest = (chunk for i, chunk in enumerate(chunks) if i >= skip)
+        for made, note in ordered(make_reader, plan, rest, workers):
+            writer.append(made, note)
+            progress(note["read"])
+            bad += note["bad"]
+            refuse(source, bad, bad_rows, whole=False)
+
+    store = cached(store_key(opened, plan), columns, build)
+    refuse(source, [line for note in store.chunks for line in note["bad"]], bad_rows, whole=True)
+    return store
+
+
+def store_key(opened: Opened, plan: Plan) -> str | None:
+    """Everything that decides the rows; `None` when the content has no name."""
+    if opened.pin is None:
+        return None
+    settings = {
+        **plan.__dict__,
+        "format": repr(plan.format),
+        "decontaminator": looked_for(plan.decontaminator),
+    }
+    return key_of(pin=opened.pin, code=code_of(*ROOMS), **settings)
+
+
+def looked_for(finder: Decontaminator | None) -> str | None:
+    """Everything that decides which rows a decontaminator finds."""
+    if finder is None:
+        return None
+    sets = [[one.name, *one.prompts] for one in finder.eval_sets]
+    how = [finder.mode, finder.n, finder.threshold, finder.fields, repr(finder.search)]
+    return key_of(sets=sets, how=how if finder.mode == "embedding" else how[:-1])
+
+
+def adapted(source: Source, opened: Opened, plan: Plan) -> tuple[Iterator[Chunk], Plan]:
+    """The chunks, and the plan with the adapter that their first row asks for."""
+    chunks = opened.chunks()
+    first = next(chunks, None)
+    if first is None:
+        return iter(()), plan
+    chunks = chunks_before = chain([first], chunks)
+    example = next((row for _, row in first.parse() if isinstance(row, dict)), {})
+    with contextlib.suppress(DataError):  # such rows are told of, by number, when they are read
+        example = rename(example, plan.columns)
+    adapter: Any = get_format(plan.format, example, source.path)
+    if isinstance(adapter, tuple(STREAM_FORMATS.values())):
+        chunks = chunked(adapter(Chunks(lambda: chunks_before)), source.path)
+        adapter = None
+    return chunks, Plan(**{**plan.__dict__, "format": adapter})
+
+
+def refuse(source: Source, bad: Sequence[str], bad_rows: str, *, whole: bool) -> None:
+    """Stop at rows that cannot be used, once enough of them are known."""
+    if bad_rows != "error" or not bad or (len(bad) < SHOWN and not whole):
+        return
+    listing = "\n".join(f"  {line}" for line in bad[:SHOWN])
+    raise DataError(
+        f"source {source.path!r} has rows that cannot be used:\n{listing}\n"
+        "  (rows are counted from 1) mend them, or set `bad_rows: drop` in the stage to leave"
+        " them out and have them counted"
+    )
+
+
+def sets(rule: Any) -> bool:
+    """Whether a filter remembers earlier rows."""
+    return hasattr(rule, "mark")
+
+
+def make_reader(plan: Plan) -> Callable[[Chunk], tuple[dict[str, Any], dict[str, Any]]]:
+    """The worker's function: chunk -> columns of a store, and what is noted of them."""
+    rules = [
+        (spec if isinstance(spec, str) else spec["name"], rule)
+        for spec, rule in zip(plan.filters, get_filters(plan.filters), strict=True)
+    ]
+
+    def read(chunk: Chunk) -> tuple[dict[str, Any], dict[str, Any]]:
+        out = Reading(plan, rules, chunk)
+        for number, raw in chunk.parse():
+            out.take(number, raw)
+        return out.columns(), out.note()
+
+    return read
+
+
+class Reading:
+    """What becomes of one chunk."""
+
+    def __init__(self, plan: Plan, rules: Sequence[tuple[str, Any]], chunk: Chunk) -> None:
+        self.plan, self.rules, self.chunk = plan, rules, chunk
+        self.rows: list[Row] = []
+        self.numbers: list[int] = []
+        self.read = 0
+        self.dropped: Counter[tuple[str, str]] = Counter()
+        self.dropped_rows: list[str] = []
+        self.flagged: Counter[str] = Counter()
+        self.repairs: Counter[str] = Counter()
+        self.bad: list[str] = []
+
+    def take(self, number: int, raw: Row | DataError) -> None:
+        """One raw row, or what was wrong with its line."""
+        self.read += 1
+        if isinstance(raw, DataError):
+            self.refuse(number, str(raw), countable(str(raw), self.chunk.place(number)), None)
+            return
+        try:
+            renamed = rename(raw, self.plan.columns)
+            parts = self.plan.format(renamed) if self.plan.format else [renamed]
+            rows = [self.row(part) for part in parts]
+        except LeftOut as error:
+            self.drop(number, "format", countable(str(error)), raw)
+            return
+        except (DataError, VerifierError) as error:
+            place = self.chunk.place(number)
+            self.refuse(number, f"{place}: {error}", countable(str(error), place), raw)
+            return
+        self.read += len(rows) - 1 if rows else 0
+        for row in rows:
+            step, reason = self.judge(row)
+            if reason:
+                self.drop(number, step, reason, row)
+            else:
+                self.rows.append(row)
+                self.numbers.append(number)
+
+    def row(self, raw: Row) -> Row:
+        """A raw row in its shape."""
+        plan = self.plan
+        if plan.kind == "problem" and plan.verifier:
+            raw = {**raw, "verifier": plan.verifier}
+        row = to_row(plan.kind, raw, self.repairs)
+        return check_problem(row, plan.remap) if plan.kind == "problem" else row
+
+    def judge(self, row: Row) -> tuple[str, str | None]:
+        """The first filter that drops a row, and why."""
+        for name, rule in self.rules:
+            if sets(rule):
+                continue
+            why = rule(row)
+            if isinstance(why, Flag):
+                self.flagged[str(why)] += 1
+            elif why:
+                return name, why
+        return "", None
+
+    def refuse(self, number: int, message: str, reason: str, raw: Row | None) -> None:
+        """A row that is none."""
+        self.bad.append(shorten(message))
+        self.drop(number, "read", reason, raw)
+
+    def drop(self, number: int, step: str, reason: str, row: Row | None) -> None:
+        self.dropped[step, reason] += 1
+        entry = {"number": number, "file": self.chunk.file, "step": step, "reason": reason}
+        self.dropped_rows.append(json.dumps({**entry, "row": row}, default=str))
+
+    def columns(self) -> dict[str, Any]:
+        """The store's columns."""
+        numbers = np.array(self.numbers, np.int64)
+        made = {
+            "row": texts(json.dumps(row, ensure_ascii=True) for row in self.rows),
+            "number": (numbers, np.ones_like(numbers)),
+        }
+        for i, (_, rule) in enumerate(self.rules):
+            if sets(rule):
+                made[f"mark{i}"] = texts(rule.mark(row) or b"" for row in self.rows)
+        made["dropped"] = texts(self.dropped_rows)
+        self.made = made
+        return made
+
+    def note(self) -> dict[str, Any]:
+        """What the manifest will say of this chunk."""
+        finder = self.plan.decontaminator
+        found = finder.matches(self.rows) if finder and self.rows else []
+        matches = [
+            [i, m.eval_set, m.eval_row, round(m.overlap, 4)]
+            for i, ms in enumerate(found)
+            for m in ms
+        ]
+        values, _ = self.made["row"]
+        return {
+            "read": self.read,
+            "bytes": len(values),
+            "sha256": hashlib.sha256(values.data).hexdigest(),
+            "dropped": [[*key, n] for key, n in self.dropped.items()],
+            "flagged": dict(self.flagged),
+            "repairs": dict(self.repairs),
+            "bad": self.bad[:SHOWN],
+            "matches": matches,
+        }
+
+
+def judge(
+    stores: Sequence[Store], filters: Sequence[Sequence[Any]], shared: int
+) -> list[dict[int, tuple[str, str]]]:
+    """Rows that set-level filters drop, source by source in order: row -> (filter, reason).
+
+    Args:
+        stores: one per source.
+        filters: specs per source, its own first; the last `shared` are the stage's, which
+            remember the rows of earlier sources too.
+    """
+    common: list[Any] = get_filters(filters[0][-shared:]) if filters and shared else []
+    out: list[dict[int, tuple[str, str]]] = []
+    for store, specs in zip(stores, filters, strict=True):
+        own: list[Any] = get_filters(specs[: len(specs) - shared])
+        dropped: dict[int, tuple[str, str]] = {}
+        for i, rule in enumerate([*own, *common]):
+            if sets(rule):
+                name = specs[i] if isinstance(specs[i], str) else specs[i]["name"]
+                for row, mark in enumerate(marks_of(store, f"mark{i}")):
+                    why = rule.judge(mark) if row not in dropped else None
+                    if why:
+                        dropped[row] = (name, why)
+        out.append(dropped)
+    return out
+
+
+def marks_of(store: Store, column: str, batch: int = 10_000) -> Iterator[bytes]:
+    """The marks of every row, in order."""
+    for start in range(0, store.rows, batch):
+        rows = np.arange(start, min(start + batch, store.rows))
+        values, lengths = gather([store], np.zeros_like(rows), rows, column)
+        data, place = values.tobytes(), 0
+        for size in lengths.tolist():
+            yield data[place : place + size]
+            place += size

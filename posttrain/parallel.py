@@ -1,0 +1,184 @@
+"""A function over many chunks, on all cores, answered in order.
+
+The workers are fresh interpreters that speak pickle over their own pipes. They are not forked, so
+threads, CUDA and thread pools of this process cannot hang in them, and they do not import the
+caller's main module, so a script without a `__main__` guard is not run again. The answers come in
+the order of the chunks: what is built does not depend on how many workers there were.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import struct
+import subprocess
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from typing import Any, BinaryIO
+
+from posttrain.errors import DataError, PosttrainError, RunError
+
+ALONE = 2  # chunks done in this process before workers are worth their start
+AHEAD = 3  # chunks per worker that may wait, done or not, so that memory stays bounded
+SERVE = "import sys; sys.path[:] = {path!r}; from posttrain.parallel import serve; serve()"
+
+
+def num_workers() -> int:
+    """Cores this process may use, or `POSTTRAIN_NUM_PROC`.
+
+    Raises:
+        RunError: the variable is no positive number.
+    """
+    given = os.environ.get("POSTTRAIN_NUM_PROC")
+    if given is None:
+        return len(os.sched_getaffinity(0))
+    if not given.isdecimal() or int(given) < 1:
+        raise RunError(f"POSTTRAIN_NUM_PROC must be a positive number, got {given!r}")
+    return int(given)
+
+
+def ordered(
+    make: Callable[[Any], Callable[[Any], Any]],
+    setup: Any,
+    chunks: Iterable[Any],
+    workers: int | None = None,
+) -> Iterator[Any]:
+    """`make(setup)` gives a function; its answers to `chunks`, in their order.
+
+    The first chunks are done here: small data never pays for workers.
+
+    Args:
+        make: module-level; called once per process.
+        setup: what it needs; pickled once per worker.
+        chunks: read a little ahead of the answers.
+        workers: processes; default `num_workers()`.
+
+    Raises:
+        PosttrainError: as raised by the function, wherever it ran.
+        RunError: a worker died.
+    """
+    workers = workers or num_workers()
+    rest = iter(chunks)
+    function = make(setup)
+    for chunk in islice(rest, ALONE if workers > 1 else None):
+        yield function(chunk)
+    first = next(rest, None)
+    if first is None:
+        return
+    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    everyone = [Worker(make, setup) for _ in range(workers)]
+    for worker in everyone:
+        idle.put(worker)
+
+    def call(chunk: Any) -> Any:
+        worker = idle.get()
+        try:
+            return worker(chunk)
+        finally:
+            idle.put(worker)
+
+    pool = ThreadPoolExecutor(workers)
+    pending: deque[Future[Any]] = deque()
+    try:
+        for chunk in chain([first], rest):
+            pending.append(pool.submit(call, chunk))
+            if len(pending) > AHEAD * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+        for worker in everyone:
+            worker.close()
+        pool.shutdown(wait=True)
+
+
+class Worker:
+    """A child process that answers chunks one at a time."""
+
+    def __init__(self, make: Callable[[Any], Callable[[Any], Any]], setup: Any) -> None:
+        env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE.format(path=sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=env,
+        )
+        assert self.process.stdin and self.process.stdout
+        self.to, self.back = self.process.stdin, self.process.stdout
+        send(self.to, (make, setup))
+
+    def __call__(self, chunk: Any) -> Any:
+        try:
+            send(self.to, chunk)
+            fine, answer = receive(self.back)
+        except (EOFError, OSError) as error:
+            code = self.process.wait()
+            raise RunError(
+                f"a worker process ended unexpectedly (exit status {code}); if the machine ran out"
+                " of memory, set POSTTRAIN_NUM_PROC to fewer workers"
+            ) from error
+        if not fine:
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.to, self.back):
+            try:
+                pipe.close()
+            except OSError:  # what was still to be sent has nowhere to go
+                continue
+
+
+def send(pipe: BinaryIO | Any, value: Any) -> None:
+    """One message: its length, then its pickle."""
+    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    pipe.write(struct.pack("<Q", len(data)))
+    pipe.write(data)
+    pipe.flush()
+
+
+def receive(pipe: BinaryIO | Any) -> Any:
+    """The next message.
+
+    Raises:
+        EOFError: the other end is gone.
+    """
+    head = pipe.read(8)
+    if len(head) < 8:
+        raise EOFError
+    (size,) = struct.unpack("<Q", head)
+    data = pipe.read(size)
+    if len(data) < size:
+        raise EOFError
+    return pickle.loads(data)  # from our own parent or child, over a pipe nobody else can reach
+
+
+def serve() -> None:
+    """What a worker does until its pipe closes."""
+    back = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not land among the answers
+    make, setup = receive(sys.stdin.buffer)
+    function = make(setup)
+    while True:
+        try:
+            chunk = receive(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            answer = (True, function(chunk))
+        except PosttrainError as error:
+            plain = type(error) in (DataError, RunError)  # others may need more than their text
+            answer = (False, error if plain else DataError(str(error)))
+        except Exception:
+            answer = (False, RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
+        send(back, answer)

@@ -1,0 +1,220 @@
+"""Where a source stands: a file, a folder or the hub; its rows, its revision, hash and licence."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from posttrain.errors import DataError, first_line
+from posttrain.formats import Row
+from posttrain.recipe import Source
+from posttrain.sources.chunks import Chunk, Chunks, chunked
+from posttrain.sources.files import (
+    READERS,
+    digest,
+    ending,
+    file_digest,
+    guarded,
+    is_local,
+    known_endings,
+    read_file,
+)
+
+BATCH = 1000
+SPLITS = ("train", "validation", "valid", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Raw rows of one source and what pins them down.
+
+    Attributes:
+        rows: the rows, in the order of the source.
+        revision: hub commit, or `None`.
+        sha256: hash of the bytes read (files), or of the generator and its seed.
+        license: what the data set says of itself.
+        pin: names the content for the cache; `None`: nothing does, so nothing is kept.
+    """
+
+    rows: Any
+    revision: str | None
+    sha256: str | None
+    license: str | None = None
+    pin: str | None = None
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The rows in chunks."""
+        return self.rows.make() if isinstance(self.rows, Chunks) else chunked(self.rows)
+
+
+def open_place(source: Source) -> Opened:
+    """Open a source that is no generator.
+
+    Raises:
+        DataError: it does not exist or cannot be read.
+    """
+    if not is_local(source.path):
+        return open_hub(source)
+    path = Path(source.path).expanduser()
+    if not path.exists():
+        raise DataError(f"{source.path} does not exist (looked for {path.resolve()})")
+    if path.is_dir():
+        return open_folder(source, path)
+    if ending(path) is None:
+        raise DataError(f"{path}: unknown ending; known are {', '.join(known_endings())}")
+    sha256 = file_digest(path)
+    return Opened(Chunks(lambda: read_file(path)), None, sha256, pin=sha256)
+
+
+def open_folder(source: Source, path: Path) -> Opened:
+    """A folder of data files, or one written by `Dataset.save_to_disk`."""
+    saved = saved_split(source, path)
+    files = sorted(saved.glob("*.arrow")) if saved else data_files(source, path)
+
+    def chunks() -> Iterator[Chunk]:
+        for file in files:
+            yield from read_file(file)
+
+    parts = [f"{file.relative_to(path)} {file_digest(file)}" for file in files]
+    sha256 = digest("\n".join(parts).encode())
+    return Opened(Chunks(chunks), None, sha256, license_of(path / "README.md"), sha256)
+
+
+def saved_split(source: Source, path: Path) -> Path | None:
+    """The folder of one split of what `save_to_disk` wrote; `None` for other folders."""
+    if (path / "state.json").is_file():
+        return path
+    if not (path / "dataset_dict.json").is_file():
+        return None
+    if not (path / source.split / "state.json").is_file():
+        listed = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))
+        known = ", ".join(listed.get("splits", ()))
+        raise DataError(
+            f"{source.path} has no split {source.split!r}; set `split:` to one of {known}"
+        )
+    return path / source.split
+
+
+def data_files(source: Source, path: Path) -> list[Path]:
+    """The files of a folder that `data_files` and `split` name.
+
+    A file belongs to a split when its path has the split's name as a word; where no file names any
+    split, all belong to `train`.
+
+    Raises:
+        DataError: there is none.
+    """
+    if source.data_files is not None:
+        given = source.data_files
+        patterns = [given] if isinstance(given, str) else list(given)
+        found = sorted({file for pattern in patterns for file in path.glob(pattern)})
+        if not found:
+            raise DataError(f"{source.path} has no file {', '.join(patterns)}; mend `data_files`")
+        return found
+    base = path / source.name if source.name and (path / source.name).is_dir() else path
+    files = sorted(f for f in base.rglob("*") if f.is_file() and ending(f) and visible(f, base))
+    names = {split: [f for f in files if split in words(f, base)] for split in SPLITS}
+    wanted = names.get(source.split) or [f for f in files if source.split in words(f, base)]
+    if not wanted and source.split == "train" and not any(names.values()):
+        wanted = files
+    if not wanted:
+        there = ", ".join(s for s, found in names.items() if found) or "no data files"
+        raise DataError(
+            f"{source.path} has no file for split {source.split!r} (there are: {there}); set"
+            f" `split:` or `data_files:`; endings that are read: {', '.join(READERS)}"
+        )
+    return wanted
+
+
+def visible(file: Path, base: Path) -> bool:
+    """Whether a file is data: no hidden file, and none of the cards and indices beside it."""
+    parts = file.relative_to(base).parts
+    return not any(p.startswith(".") for p in parts) and file.name not in (
+        "dataset_info.json",
+        "dataset_infos.json",
+        "state.json",
+        "README.txt",
+        "LICENSE.txt",
+    )
+
+
+def words(file: Path, base: Path) -> set[str]:
+    """The words of a file's path within its folder."""
+    return set(re.split(r"[^a-z0-9]+", str(file.relative_to(base)).lower()))
+
+
+def license_of(card: Path) -> str | None:
+    """The licence in the first block of a data card."""
+    if not card.is_file():
+        return None
+    match = re.match(
+        r"---\s*\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.S
+    )
+    try:
+        head = yaml.safe_load(match[1]) if match else None
+    except yaml.YAMLError:
+        return None
+    value = head.get("license") if isinstance(head, dict) else None
+    return ", ".join(map(str, value)) if isinstance(value, list) else value and str(value)
+
+
+def open_hub(source: Source) -> Opened:
+    """A hub data set at its revision. The commit that was read is resolved first and recorded."""
+    import datasets
+
+    commit, license = hub_facts(source)
+    files = source.data_files
+    try:
+        rows = datasets.load_dataset(
+            source.path,
+            source.name,
+            split=source.split,
+            revision=commit or source.revision,
+            data_files=list(files) if isinstance(files, tuple) else files,
+            streaming=source.streaming,
+        )
+    except Exception as error:  # no network, no such data set, gated: all the user's to put right
+        raise DataError(
+            f"{source.path} is no file here and could not be read from the hub: {first_line(error)}"
+        ) from error
+    commit = commit or commit_of(rows)
+
+    def each() -> Iterator[Row]:
+        if source.streaming:
+            yield from rows
+            return
+        for batch in rows.iter(batch_size=BATCH):
+            yield from (
+                dict(zip(batch, values, strict=True))
+                for values in zip(*batch.values(), strict=True)
+            )
+
+    path = Path(source.path)
+    chunks = Chunks(lambda: chunked(guarded(path, each), source.path))
+    return Opened(chunks, commit, None, license or rows.info.license or None, commit)
+
+
+def hub_facts(source: Source) -> tuple[str | None, str | None]:
+    """Commit and licence of a hub data set; nothing where the hub cannot be asked."""
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().dataset_info(source.path, revision=source.revision)
+    except Exception:  # offline: what is in the local cache may still be read
+        return None, None
+    value = getattr(info.card_data, "license", None)
+    return info.sha, ", ".join(value) if isinstance(value, list) else value
+
+
+def commit_of(rows: Any) -> str | None:
+    """The hub commit in the download record of a data set that was cached before."""
+    for url in getattr(rows.info, "download_checksums", None) or {}:
+        if "@" in url:
+            return str(url).split("@", 1)[1].split("/", 1)[0]
+    return None

@@ -1,0 +1,76 @@
+"""What stops a run before it trains: a tokenizer that cannot work, tokens that teach nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from posttrain.errors import DataError, ModelError
+from posttrain.tokens.template import template_names
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Counts = Mapping[str, Mapping[str, int]]
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, needs_template: bool = True) -> None:
+    """Refuse a tokenizer that would train a model which cannot stop, or that has no template.
+
+    Raises:
+        ModelError: no EOS token, no offsets (slow tokenizer), or no chat template.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {tokenizer.name_or_path!r} has no EOS token, so no answer could "
+            "learn to end; set `eos_token` in its tokenizer_config.json"
+        )
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"the tokenizer of {tokenizer.name_or_path!r} is a slow one; "
+            "posttrain needs character offsets"
+        )
+    if needs_template and not tokenizer.chat_template:
+        raise ModelError(
+            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template; "
+            "set `chat_template:` in the recipe "
+            f"(known: {', '.join(template_names())}, or a .jinja file)"
+        )
+
+
+def check_trained(rows: int, counts: Counts, dropped: Counts, kind: str) -> None:
+    """Stop a run that would learn nothing, or never learn to stop.
+
+    Args:
+        rows: rows that are left, of all sources.
+        counts: per source what `TokenBatch.counts` has.
+        dropped: per source: reason -> rows.
+
+    Raises:
+        DataError: nothing is left, a source has no trained token, or no end of an answer is
+            trained.
+    """
+    if not rows:
+        reasons: Counter[str] = Counter()
+        for of_source in dropped.values():
+            reasons.update(of_source)
+        raise DataError(
+            f"no row is left to train on ({most_common(reasons) or 'the sources are empty'})"
+        )
+    if kind == "problem":
+        return
+    for source, count in counts.items():
+        if not count.get("trained_tokens"):
+            why = most_common(dropped.get(source, {}))
+            raise DataError(f"source {source!r}: no token is trained ({why})")
+    if all(count.get("without_eos", 0) >= count["rows"] for count in counts.values()):
+        raise DataError(
+            "EOS is not trained in any row, so the model would never learn to stop: the chat "
+            "template must end each answer with the tokenizer's EOS or with a special token of "
+            "its own, and max_length must leave room for it"
+        )
+
+
+def most_common(reasons: Mapping[str, int]) -> str:
+    return "; ".join(f"{n} rows: {reason}" for reason, n in Counter(reasons).most_common(3))

@@ -1,0 +1,221 @@
+"""Text -> token ids, and which of the tokens lie inside spans of characters."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from posttrain.errors import DataError
+from posttrain.tokens.spans import Span
+from posttrain.tokens.words import Words, byte_lengths, byte_level, cuttable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Ints = NDArray[np.int64]
+SURROGATE = "the text holds half of a surrogate pair, which no tokenizer can read; mend its file"
+
+
+@dataclass
+class Encoded:
+    """Tokens of several texts, end to end.
+
+    Attributes:
+        ids: `[N]` token ids of all texts.
+        bounds: `[texts + 1]` where each text begins in `ids`; the last one is N.
+        first: per span, all texts' spans in order: its first token in `ids`.
+        last: per span: one past its last token; not above `first` where no token lies inside.
+    """
+
+    ids: NDArray[np.int32]
+    bounds: Ints
+    first: Ints
+    last: Ints
+
+    def inside(self) -> NDArray[np.bool_]:
+        """`[N]` whether each token lies in a span."""
+        step = np.zeros(len(self.ids) + 1, np.int32)
+        real = self.first < self.last
+        np.add.at(step, self.first[real], 1)
+        np.add.at(step, self.last[real], -1)
+        return step[:-1].cumsum() > 0
+
+
+@dataclass
+class Coder:
+    """A fast tokenizer without its wrapping: light to send to another process.
+
+    A token lies in a span when all of its characters do. A leading space that a tokenizer leaves
+    out of its offsets belongs to the token; tokens that share one character share its place.
+
+    Attributes:
+        backend: the tokenizer proper.
+        wrapper: the transformers tokenizer, where it encodes in a way of its own; else `None`.
+    """
+
+    backend: Tokenizer
+    wrapper: PreTrainedTokenizerBase | None = None
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Coder:
+        """The coder of a fast tokenizer; it has a copy of the tokenizer's settings."""
+        from transformers import PreTrainedTokenizerBase as Base
+        from transformers import PreTrainedTokenizerFast as Fast
+
+        kind: Any = type(tokenizer)
+        usual = kind.__call__ is Base.__call__ and (
+            getattr(kind, "_encode_plus", None) is getattr(Fast, "_encode_plus", None)
+        )
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
+        return cls(backend, None if usual else tokenizer)
+
+    def __getstate__(self) -> dict[str, Any]:
+        split = self.backend.encode_special_tokens  # the one setting that its own pickle forgets
+        return {"backend": self.backend, "wrapper": self.wrapper, "split": split}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.backend, self.wrapper = state["backend"], state["wrapper"]
+        self.backend.encode_special_tokens = state["split"]
+
+    @cached_property
+    def lengths(self) -> Ints | None:
+        """`[V]` bytes per token, where tokens tile the bytes of a text."""
+        if self.wrapper is not None or not byte_level(self.backend):
+            return None
+        return byte_lengths(self.backend)
+
+    @cached_property
+    def words(self) -> Words | None:
+        safe = self.lengths is not None and not self.backend.encode_special_tokens
+        return Words(self.backend, self.lengths) if safe and cuttable(self.backend) else None  # type: ignore[arg-type]
+
+    def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> Encoded:
+        """Tokens of texts, and the tokens of each span. No special token is added.
+
+        Args:
+            texts: `check_text` has passed each of them.
+            spans: per text the spans of its characters, in order and apart.
+        """
+        if not texts:
+            nothing = np.zeros(0, np.int64)
+            return Encoded(np.zeros(0, np.int32), np.zeros(1, np.int64), nothing, nothing)
+        if self.lengths is None:
+            return self.by_offsets(texts, spans)
+        if self.words is not None:
+            ids, bounds = joined(self.words.encode(texts))
+        else:
+            done = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+            ids, bounds = flat([e.ids for e in done])
+        ends = np.concatenate([[0], self.lengths[ids].cumsum()])
+        places = [byte_places(text, mine) for text, mine in zip(texts, spans, strict=True)]
+        sizes = np.array([p[-1] for p in places])
+        counts = np.array([len(mine) for mine in spans])
+        at = np.array([place for p in places for place in p[:-1]], np.int64)
+        at = at.reshape(-1, 2) + np.repeat(ends[bounds[:-1]], counts)[:, None]
+        first = np.searchsorted(ends[:-1], at[:, 0], "left")
+        last = np.searchsorted(ends[1:], at[:, 1], "right")
+        out = Encoded(ids, bounds, first, last)
+        tiled = np.diff(ends[bounds]) == sizes
+        for i in np.flatnonzero(~(tiled & [composed(text) for text in texts])):
+            self.correct(out, int(i), texts[i], spans[i], int(counts[:i].sum()))
+        return out
+
+    def correct(self, out: Encoded, i: int, text: str, mine: Sequence[Span], place: int) -> None:
+        """Find the spans of a text whose tokens do not tile it: characters without a token, say."""
+        again = self.by_offsets([text], [mine])
+        shift = out.bounds[i]
+        out.first[place : place + len(mine)] = again.first + shift
+        out.last[place : place + len(mine)] = again.last + shift
+
+    def by_offsets(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> Encoded:
+        """The same from the tokenizer's own character offsets."""
+        if self.wrapper is not None:
+            out = self.wrapper(
+                list(texts),
+                add_special_tokens=False,
+                return_offsets_mapping=True,
+                verbose=False,
+            )
+            lists, offsets = out["input_ids"], out["offset_mapping"]
+        else:
+            encodings = self.backend.encode_batch(texts, add_special_tokens=False)
+            lists, offsets = [e.ids for e in encodings], [e.offsets for e in encodings]
+        ids, bounds = flat(lists)
+        first, last = [], []
+        for begin, pairs, mine in zip(bounds[:-1].tolist(), offsets, spans, strict=True):
+            starts, ends = token_places(pairs)
+            low = np.searchsorted(starts, [s for s, _ in mine], "left")
+            stops = [e for _, e in mine]
+            high = np.minimum(
+                np.searchsorted(starts, stops, "left"), np.searchsorted(ends, stops, "right")
+            )
+            first.append(low + begin)
+            last.append(high + begin)
+        return Encoded(ids, bounds, np.concatenate(first), np.concatenate(last))
+
+
+def check_text(text: str) -> None:
+    """Refuse text that has no UTF-8 form.
+
+    Raises:
+        DataError: a lone surrogate.
+    """
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(SURROGATE) from error
+
+
+def composed(text: str) -> bool:
+    """Whether Unicode composition (NFC), which some tokenizers apply, leaves the text alone."""
+    return text.isascii() or unicodedata.is_normalized("NFC", text)
+
+
+def flat(lists: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], Ints]:
+    """Lists end to end, and where each begins."""
+    bounds = np.zeros(len(lists) + 1, np.int64)
+    np.cumsum([len(x) for x in lists], out=bounds[1:])
+    return np.fromiter(chain.from_iterable(lists), np.int32, int(bounds[-1])), bounds
+
+
+def joined(parts: Sequence[bytes]) -> tuple[NDArray[np.int32], Ints]:
+    """The same of lists that are the bytes of int32 arrays."""
+    bounds = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(x) for x in parts], out=bounds[1:])
+    return np.frombuffer(b"".join(parts), np.int32), bounds // 4
+
+
+def byte_places(text: str, spans: Sequence[Span]) -> list[int]:
+    """Bounds of spans in bytes, then the bytes of the whole text."""
+    places = [place for span in spans for place in span]
+    if text.isascii():
+        return [*places, len(text)]
+    sizes = [len(text[a:b].encode()) for a, b in pairwise([0, *places, len(text)])]
+    return np.cumsum(sizes).tolist()  # type: ignore[no-any-return]
+
+
+def token_places(offsets: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
+    """First character of each token and one past its last, so that together they tile the text.
+
+    Leading spaces that are left out of the offsets belong to the token; the tokens that share one
+    multi-byte character share its place.
+    """
+    pairs = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * len(offsets)).reshape(-1, 2)
+    ends = np.maximum.accumulate(pairs[:, 1]) if len(pairs) else pairs[:, 1]
+    starts = np.concatenate([[0], ends[:-1]])[: len(ends)]
+    shares = (pairs[:, 0] < pairs[:, 1]) & (pairs[:, 1] <= starts)
+    owner = np.maximum.accumulate(np.where(shares, 0, np.arange(len(ends))))
+    return starts[owner], ends[owner]
