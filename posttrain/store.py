@@ -96,10 +96,10 @@ class Store:
 
     def span(self, column: str, row: int) -> tuple[int, int]:
         """Where a row's values stand in the column, counted in values."""
-        if not 0 <= row < self.rows:
-            raise IndexError(row)
         first = max(row - 1, 0)
         data = os.pread(self.file(f"{column}.end"), 8 * (row + 1 - first), 8 * first)
+        if row < 0 or len(data) < 8 * (row + 1 - first):
+            raise IndexError(row)
         ends = np.frombuffer(data, np.int64)
         return (0 if row == 0 else int(ends[0])), int(ends[-1])
 

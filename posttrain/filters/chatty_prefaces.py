@@ -14,9 +14,9 @@ from posttrain.formats import Row
 _PREFACE = re.compile(
     r"\A\s*(?:"
     r"(?:sure|certainly|of course|absolutely|gladly|great question|okay|ok|no problem)\b"
-    r"(?:[^\n]{0,200}:|(?: thing)?[!.,])[ \t]*(?:\n|here\b|i['\u2019]|i\b|\Z)"
-    r"|(?:here(?:['\u2019]s| is| are)|below (?:is|are)|the following (?:is|are))\b[^\n]{0,200}:[ \t]*\n"
-    r")",
+    r"(?:[^\n]{0,200}:|(?: thing)?[!.,])[ \t]*(?:\n|here\b|i['\u2019]|i\b)"
+    r"|(?:here(?:['\u2019]s| is| are)|below (?:is|are)|the following (?:is|are))\b"
+    r"[^\n]{0,200}:[ \t]*\n)",
     re.IGNORECASE,
 )
 

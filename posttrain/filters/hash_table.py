@@ -6,8 +6,9 @@ from array import array
 
 
 class HashTable:
-    """Open addressing with linear probing, at most 3/4 full: 16 to 32 bytes per entry.
+    """Open addressing with linear probing, at most 3/4 full.
 
+    16 to 32 bytes per entry, 48 while it grows.
     Keys must be hashes already (their low bits choose the slot). A key may hold several values.
     """
 
@@ -49,5 +50,5 @@ class HashTable:
         self._entries += 1
 
     def _resize(self, slots: int) -> None:
-        self._keys, self._values = array("Q", bytes(8 * slots)), array("I", bytes(4 * slots))
+        self._keys, self._values = array("Q", [0]) * slots, array("I", [0]) * slots
         self._mask, self._entries = slots - 1, 0

@@ -64,7 +64,8 @@ def jaccard(a: Shingles, b: Shingles) -> float:
 
 def reaches(a: Shingles, b: Shingles, threshold: float) -> bool:
     """The Jaccard is at least this; the sizes alone may rule it out."""
-    return min(len(a), len(b)) >= threshold * max(len(a), len(b)) and jaccard(a, b) >= threshold
+    shorter, longer = sorted((len(a), len(b)))
+    return shorter / longer >= threshold and jaccard(a, b) >= threshold
 
 
 def choose_bands(threshold: float, num_perm: int) -> int:

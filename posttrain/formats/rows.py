@@ -170,7 +170,7 @@ def verified_by(raw: Mapping[str, Any]) -> tuple[str, Any]:
                 f" {len(truths)} and {len(names)}"
             )
         return SEVERAL.join(names).lower(), truths[0] if len(truths) == 1 else truths
-    if not isinstance(names, str):
+    if not isinstance(names, str) or not names:
         raise DataError(f"a problem needs the name of a `verifier`, got {shown(names)}")
     return names.lower(), truth
 

@@ -162,7 +162,7 @@ def preference(tokenizer: Tokenizer, rows: Sequence[Row]) -> TokenBatch:
     answers = np.minimum(encoded.first, encoded.bounds[1:]) - encoded.bounds[:-1]
     limits = answers.reshape(-1, 2).min(1, initial=1 << 40)
     begins = encoded.bounds[:-1].reshape(-1, 2)
-    fits = tokenizer.fit(work, (lengths > size).any(1), rows)
+    fits = tokenizer.fit(work, lengths.max(1, initial=0) > size, rows)
     fine = fits.copy()
     kept = np.minimum(lengths, size)
     shared = np.zeros(len(lengths), np.int64)

@@ -74,7 +74,7 @@ class Coder:
         usual = kind.__call__ is Base.__call__ and (
             getattr(kind, "_encode_plus", None) is getattr(Fast, "_encode_plus", None)
         )
-        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
@@ -127,8 +127,8 @@ class Coder:
         last = np.searchsorted(ends[1:], at[:, 1], "right")
         out = Encoded(ids, bounds, first, last)
         tiled = np.diff(ends[bounds]) == sizes
-        for i in np.flatnonzero(~(tiled & [composed(text) for text in texts])):
-            self.correct(out, int(i), texts[i], spans[i], int(counts[:i].sum()))
+        for i in np.flatnonzero(~(tiled & [composed(text) for text in texts])).tolist():
+            self.correct(out, i, texts[i], spans[i], int(counts[:i].sum()))
         return out
 
     def correct(self, out: Encoded, i: int, text: str, mine: Sequence[Span], place: int) -> None:
@@ -204,7 +204,7 @@ def byte_places(text: str, spans: Sequence[Span]) -> list[int]:
     if text.isascii():
         return [*places, len(text)]
     sizes = [len(text[a:b].encode()) for a, b in pairwise([0, *places, len(text)])]
-    return np.cumsum(sizes).tolist()  # type: ignore[no-any-return]
+    return np.cumsum(sizes).tolist()
 
 
 def token_places(offsets: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:

@@ -72,7 +72,7 @@ class Tokenizer:
     @cached_property
     def eos(self) -> tuple[str, int]:
         """EOS as text and as a token."""
-        return str(self.tokenizer.eos_token), int(self.tokenizer.eos_token_id)  # type: ignore[arg-type]
+        return str(self.tokenizer.eos_token), int(self.tokenizer.eos_token_id)
 
     @property
     def eos_id(self) -> int:

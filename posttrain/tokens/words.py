@@ -1,10 +1,11 @@
 """Byte-level BPE with a memory: text is split where no token can cross, and no piece is done twice.
 
 A byte-level tokenizer first cuts text into words with a regular expression, then merges bytes
-inside each word. In the expressions of `KNOWN` no match continues over a space that follows a
-non-space character, none looks back, and a look ahead never passes a non-space character. So
-between two visible ASCII characters the text may be cut before a single space, and the tokens of
-the pieces are the tokens of the whole. Pieces repeat: most are found in a dictionary.
+inside each word. With the expressions of `KNOWN` a match always ends where `CUT` cuts: none goes on
+over a space that follows a visible character, or past a line end to a visible one, and the last of
+several spaces goes to the word behind it. None looks back, and what is looked ahead for is the same
+at the end of a piece. So the tokens of the pieces are the tokens of the whole. Pieces repeat: most
+are found in a dictionary.
 """
 
 from __future__ import annotations
@@ -28,8 +29,16 @@ KNOWN = {
     rf"{CONTRACTION}|{WORD}|\p{{N}}|{REST}",  # Qwen 2 and 3
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # GPT-2
 }
-CUT = re.compile(r"(?<=[!-~])(?= [!-~])")
-INNER = re.compile(r" [!-~](?:.*[!-~])?", re.DOTALL)
+CUT = re.compile(
+    r"(?<=[!-~])(?= [!-~])"  # before a space between visible characters
+    r"|(?<=[ \n\t])(?= [!-/:-~])"  # before the last of several spaces
+    r"|(?<=[!-~]\n)(?=[!-~])"  # after the only line end between visible characters
+)
+FORMS = (  # pieces that may stand one after another: `CUT` would part them again
+    re.compile(r" [!-~](?:.*[!-~])?", re.DOTALL),
+    re.compile(r" [!-/:-~](?:.*[!-~])?\n", re.DOTALL),
+    re.compile(r"(?:[!-~].*)?[!-~]\n", re.DOTALL),
+)
 LONGEST = 64  # characters of a piece worth remembering
 MOST = 300_000  # pieces remembered, about 60 MB
 TOGETHER = 256  # unseen pieces encoded as one text
@@ -126,11 +135,13 @@ class Words:
 
     def learn(self, new: list[str]) -> None:
         """Encode unseen pieces; the short ones many at once, since a call costs more than they."""
-        inner = [p for p in new if len(p) <= LONGEST and INNER.fullmatch(p)]
-        groups = [inner[i : i + TOGETHER] for i in range(0, len(inner), TOGETHER)]
-        joined = self.backend.encode_batch_fast(
-            ["".join(group) for group in groups], add_special_tokens=False
-        )
+        short = [p for p in new if len(p) <= LONGEST]
+        groups = []
+        for form in FORMS:
+            alike = [p for p in short if form.fullmatch(p)]
+            groups += [alike[i : i + TOGETHER] for i in range(0, len(alike), TOGETHER)]
+        texts = ["".join(group) for group in groups]
+        joined = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         for group, encoding in zip(groups, joined, strict=True):
             self.divide(group, np.array(encoding.ids, np.int32))
         alone = [p for p in new if p not in self.known]

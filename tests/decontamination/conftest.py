@@ -49,6 +49,7 @@ def plain_matches(
 ) -> list[dict[int, float]]:
     """Every row against every prompt."""
     texts = [plain_words(prompt) for prompt in prompts]
+    grams = [{tuple(t[i : i + n]) for i in range(len(t) - n + 1)} for t in texts]
     answer = []
     for row in rows:
         turns = [plain_words(turn) for turn in row]
@@ -59,9 +60,10 @@ def plain_matches(
                 overlap = float(text in turns)
             else:
                 hit: set[int] = set()
-                for i in range(len(text) - n + 1):
-                    if tuple(text[i : i + n]) in shared:
-                        hit |= set(range(i, i + n))
+                if not shared.isdisjoint(grams[doc]):
+                    for i in range(len(text) - n + 1):
+                        if tuple(text[i : i + n]) in shared:
+                            hit |= set(range(i, i + n))
                 overlap = len(hit) / max(len(text), 1)
             if overlap > 0 and overlap >= threshold:
                 found[doc] = overlap

@@ -77,7 +77,7 @@ TEXT = st.lists(WORD, max_size=14).map(" ".join)
     st.integers(1, 5),
     st.sampled_from([0, 0.25, 0.5, 0.6, 1.0]),
 )
-@settings(max_examples=400, deadline=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=200, deadline=None, suppress_health_check=[*HealthCheck])
 def test_any_rows_equal_the_rule_written_out(
     plain: Callable[..., list[dict[int, float]]],
     batch: list[list[str]],
@@ -91,11 +91,9 @@ def test_any_rows_equal_the_rule_written_out(
 def test_public_rows_equal_the_rule_written_out(
     plain: Callable[..., list[dict[int, float]]], rows: Rows, data: Callable[[str], Path]
 ) -> None:
-    train = rows("math/train_from_test4500.jsonl.gz")[:250] + rows("gsm8k/train.jsonl.gz")[:250]
-    batch = [user_turns(row) for row in train]
-    prompts = list(read_eval_file(data("math/math500.jsonl.gz")).prompts)
-    prompts += read_eval_file(data("svamp/svamp.jsonl.gz")).prompts
-    for n, threshold in ((8, 0.5), (3, 0.2), (13, 0)):
+    batch = [user_turns(row) for row in rows("math/train_from_test4500.jsonl.gz")[::40]]
+    prompts = read_eval_file(data("math/math500.jsonl.gz")).prompts
+    for n, threshold in ((8, 0), (5, 0.3), (3, 0.2)):
         found = Ngrams(prompts, n, threshold)(batch)
         assert found == plain(batch, prompts, n, threshold)
         assert any(found)

@@ -136,7 +136,7 @@ rows = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(["text", "conversation", "preference", "problem"]), rows | json_values)
 def test_any_json_gives_a_row_or_a_data_error(kind: str, raw: Any) -> None:
     repairs: Counter[str] = Counter()

@@ -1,10 +1,14 @@
-"""A run folder -> `report.html`: one file, no script, nothing fetched.
+"""A run folder -> `report.html`, a recipe's data -> a page: one file, no script, nothing fetched.
 
 folder.py         what the run folder holds, read with patience
 series.py         one logged quantity over the steps: smoothing and thinning
 charts.py         series and scores -> the geometry of a chart
 page.py           what is shown, in which order and in which words
-page.html.jinja   the page; style.css, its look in light and dark
+data.py           manifests of data -> tables and plots, and the page of `posttrain data stats`
+lengths.py        token lengths -> the geometry of histograms
+html.py           a template -> one whole file
+page.html.jinja   the page of a run; data_page.html.jinja, that of data; data.html.jinja, what
+                  both show of a stage's data; style.css, its look in light and dark
 """
 
 from __future__ import annotations

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from posttrain.errors import RunError
 from posttrain.evals.report.charts import number
 from posttrain.evals.report.curves import Curves, Palette, stage_curves
+from posttrain.evals.report.data import data_notes, view
 from posttrain.evals.report.folder import (
     RunFolder,
     as_count,
@@ -20,15 +17,13 @@ from posttrain.evals.report.folder import (
     mapping,
     read_run_folder,
 )
+from posttrain.evals.report.html import render_page, write_page
 from posttrain.evals.report.scores import headlines, score_bars, score_table
 from posttrain.evals.report.transcript import sheet
 
 STATUS = {"done": "✓", "failed": "✗", "interrupted": "‖"}
 LONGEST_TEXT = 6000
 LONGEST_TEXT_OTHERS = 1500
-
-# Control characters would be dropped or misread by a browser: show them as their pictures.
-PICTURES = {c: 0x2400 + c for c in range(32) if chr(c) not in "\n\t"} | {0x7F: 0x2421}
 
 
 def write_report(run_dir: Path) -> Path:
@@ -43,57 +38,32 @@ def write_report(run_dir: Path) -> Path:
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise RunError(f"no run folder at {run_dir}: give the folder that `posttrain run` wrote")
-    html = render(read_run_folder(run_dir))
-    target = run_dir / "report.html"
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=run_dir, prefix=".report-", suffix=".html")
-        with os.fdopen(handle, "wb") as file:
-            file.write(html.encode("utf-8", errors="replace"))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise RunError(f"cannot write {target}: {error}; free space or permit it") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-    return target
+    return write_page(render(read_run_folder(run_dir)), run_dir / "report.html")
 
 
 def render(run: RunFolder) -> str:
     """The page as text."""
-    loader = jinja2.PackageLoader("posttrain.evals.report", ".")
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_visible,
-    )
-    environment.filters["number"] = number
-    css, _, _ = loader.get_source(environment, "style.css")
-    palette = Palette()
     evaluated = run.in_order(run.evals)
-    return environment.get_template("page.html.jinja").render(
+    mixtures = [
+        (name, view(mapping(run.manifests[name].get("mixture"))))
+        for name in run.in_order(run.manifests)
+    ]
+    data_warnings = [note for name, shown in mixtures for note in data_notes(name, shown)]
+    return render_page(
+        "page.html.jinja",
         run=run,
-        css=css,
         summary=summary(run),
-        notes=[*run.notes, *warnings(run)],
+        notes=[*run.notes, *warnings(run), *data_warnings],
         headlines=headlines(run, evaluated),
         evaluated=evaluated,
         table=score_table(run, evaluated),
         bars=score_bars(run, evaluated),
         stages=[stage_row(stage) for stage in run.stages],
-        curves=all_curves(run, palette),
-        mixtures=[(name, mixture(run.manifests[name])) for name in run.in_order(run.manifests)],
+        curves=all_curves(run, Palette()),
+        mixtures=mixtures,
         transcripts=all_transcripts(run),
         environment=list(flatten(run.environment)),
     )
-
-
-def _visible(value: Any) -> Any:
-    return value.translate(PICTURES) if type(value) is str else value
 
 
 def summary(run: RunFolder) -> str:
@@ -160,32 +130,6 @@ def all_transcripts(run: RunFolder) -> list[tuple[str, list[dict[str, Any]]]]:
         (name, [sheet(transcripts, limit) for transcripts in run.transcripts[name]])
         for name, limit in zip(names, limits, strict=False)
     ]
-
-
-def mixture(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """The sources of one stage, with the share of the tokens that each of them trains."""
-    sources = mapping(manifest.get("mixture")).get("sources")
-    sources = [s for s in sources if isinstance(s, dict)] if isinstance(sources, list) else []
-    keys = ("rows_read", "rows_taken", "tokens", "trained_tokens")
-    sums = {key: sum(as_number(s.get(key)) or 0 for s in sources) for key in keys}
-    weigh = next((k for k in ("trained_tokens", "tokens", "rows_taken") if sums[k]), "rows_taken")
-    rows = []
-    for source in sources:
-        dropped = mapping(source.get("dropped"))
-        share = 100 * (as_number(source.get(weigh)) or 0) / (sums[weigh] or 1)
-        rows.append(
-            {
-                "source": str(source.get("source") or source.get("path") or "unnamed"),
-                "path": str(source.get("path") or ""),
-                "dropped": [(str(reason), as_count(count)) for reason, count in dropped.items()],
-                "share": round(share, 1),
-                **{key: as_count(source.get(key)) for key in keys},
-            }
-        )
-    if len(rows) > 1:
-        totals = {key: as_count(sums[key]) if sums[key] else "—" for key in keys}
-        rows.append({"source": "all", "path": "", "dropped": [], "share": None, **totals})
-    return rows
 
 
 def flatten(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -19,8 +19,8 @@ def shared_rows() -> Callable[[str], list[dict[str, Any]]]:
         path = folder / name
         if not path.exists():
             pytest.skip(f"needs the public data file {name} in {folder}")
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open()
-        with opened as lines:
-            return [json.loads(line) for line in lines]
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+        return [json.loads(line) for line in text.split("\n") if line]
 
     return read

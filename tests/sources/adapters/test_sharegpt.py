@@ -31,9 +31,8 @@ def test_a_call_its_answer_and_the_tools() -> None:
     raw = {"conversations": turns, "system": "Be kind.", "tools": json.dumps(tools)}
     row = to_row("conversation", ShareGPT()(raw)[0])
     assert row["tools"] == tools
-    assert [m["role"] for m in row["messages"]] == ["system", "user", "assistant", "tool"] + [
-        "assistant"
-    ]
+    roles = [m["role"] for m in row["messages"]]
+    assert roles == ["system", "user", "assistant", "tool", "assistant"]
     assert row["messages"][2]["tool_calls"] == [{"type": "function", "function": call}]
 
 
