@@ -15,7 +15,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from posttrain import __version__
-from posttrain.cli.common import (
+from posttrain.cli.data import data, read_data_args
+from posttrain.cli.options import (
     OVERRIDABLE,
     RecipePath,
     is_main_process,
@@ -23,7 +24,6 @@ from posttrain.cli.common import (
     overrides_of,
     tell,
 )
-from posttrain.cli.data import data, read_locked
 from posttrain.errors import PosttrainError
 
 app = typer.Typer(
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     if args and args[0].endswith((".yaml", ".yml")):
         args.insert(0, "run")
-    args = read_locked(args)
+    args = read_data_args(args)
     try:
         app(args, prog_name="posttrain")
     except PosttrainError as error:

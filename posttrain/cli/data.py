@@ -8,22 +8,32 @@ from typing import Annotated
 
 import typer
 
-from posttrain.cli.common import OVERRIDABLE, RecipePath, option, overrides_of, tell
+from posttrain.cli.options import OVERRIDABLE, RecipePath, option, overrides_of, tell
 
 data = typer.Typer(
     help="Build, look at, lock and clean what a recipe trains on.", no_args_is_help=True
 )
 LOCKED = "--locked"
+AGAINST = "--against"
 
 
-def read_locked(args: list[str]) -> list[str]:
-    """`--locked` may stand alone: then the nearest mixture.lock is meant."""
-    out = []
+def read_data_args(args: list[str]) -> list[str]:
+    """What the option parser does not know: `--locked` alone, and several files after `--against`.
+
+    `--locked` alone means the nearest mixture.lock.
+    """
+    if args[:1] != ["data"]:
+        return args
+    out: list[str] = []
+    option = ""
     for i, arg in enumerate(args):
+        if option == AGAINST and out[-1] != AGAINST and not arg.startswith("-"):
+            out.append(AGAINST)
         out.append(arg)
+        option = arg if arg.startswith("-") else option
         following = args[i + 1] if i + 1 < len(args) else "-"
         file = following.endswith(".lock") or Path(following).is_file()
-        if arg == LOCKED and args[:1] == ["data"] and not file:
+        if arg == LOCKED and not file:
             out.append("")
     return out
 
@@ -97,7 +107,7 @@ def lock(
 @data.command("decontaminate")
 def decontaminate(
     train: Annotated[Path, typer.Argument(metavar="TRAIN", help="A .jsonl or .jsonl.gz file.")],
-    against: Annotated[list[Path], option("--against", "An evaluation file; may be repeated.")],
+    against: Annotated[list[Path], option(AGAINST, "Evaluation files.")],
     out: Annotated[Path, option("--out", "Where the clean rows go.")],
     report: Annotated[Path, option("--report", "Where the matches go, as JSON.")],
     n: Annotated[int, option("--n", "Words of an n-gram.", min=1)] = 8,

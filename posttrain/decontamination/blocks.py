@@ -56,6 +56,15 @@ def blocks(batch: Sequence[Sequence[str]]) -> Iterator[Block]:
         yield _block(turns, rows)
 
 
+def hash_texts(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Words per text, and the hashes of all words one after another."""
+    lengths, hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+    for block in blocks([[text] for text in texts]):
+        lengths.append(block.ends - block.begins)
+        hashes.append(np.delete(block.hashes, block.ends[:-1]))  # what stands between two turns
+    return np.concatenate(lengths), np.concatenate(hashes)
+
+
 def _block(turns: list[str], rows: list[int]) -> Block:
     text = BREAK.join(turns)
     if text.count(BREAK) != len(turns) - 1:  # a text has one of its own: there it only separates

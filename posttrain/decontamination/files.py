@@ -22,8 +22,8 @@ from typing import IO, Any
 from posttrain.decontamination.contamination import Contamination
 from posttrain.decontamination.embedding import Embed
 from posttrain.decontamination.lines import open_lines, parse
-from posttrain.decontamination.marks import mark
 from posttrain.decontamination.match import Decontaminator, Match
+from posttrain.decontamination.overlap import mark
 from posttrain.decontamination.prompts import Fields, read_eval_file, turns_at
 from posttrain.errors import DataError
 
@@ -137,9 +137,9 @@ class Found:
         rule = {name: getattr(self.finder, name) for name in ("mode", "n", "threshold", "fields")}
         return {
             "train_file": str(self.train),
-            "rows": self.rows,
-            "kept": self.rows - self.dropped,
-            "dropped": self.dropped,
+            "rows_read": self.rows,
+            "rows_kept": self.rows - self.dropped,
+            "rows_dropped": self.dropped,
             "rule": {**rule, "dataset_threshold": self.counts.dataset_threshold},
             "evals": lines,
             "matches": self.matches,

@@ -12,38 +12,21 @@ found is counted again, word by word, before it is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posttrain.decontamination.blocks import Block, blocks
+from posttrain.decontamination.blocks import Block, blocks, hash_texts
 from posttrain.decontamination.exact import Exact
-from posttrain.decontamination.words import hash_windows, words
+from posttrain.decontamination.overlap import matched, prompt_ngrams, row_ngrams
+from posttrain.decontamination.words import hash_windows
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 
 _POSTINGS = 2**21  # places of shared n-grams that are held in memory at once
-
-
-def ngrams(turns: Iterable[str], n: int) -> set[tuple[str, ...]]:
-    """Every n-gram of a row; none reaches from one turn into another."""
-    found: set[tuple[str, ...]] = set()
-    for turn in turns:
-        row = words(turn)
-        found.update(tuple(row[i : i + n]) for i in range(len(row) - n + 1))
-    return found
-
-
-def matched(prompt: Sequence[str], shared: set[tuple[str, ...]], n: int) -> list[bool]:
-    """For each word of a prompt whether it lies in one of the n-grams of a row."""
-    flags = [False] * len(prompt)
-    for i in range(len(prompt) - n + 1):
-        if tuple(prompt[i : i + n]) in shared:
-            flags[i : i + n] = [True] * n
-    return flags
 
 
 class Ngrams:
@@ -57,7 +40,7 @@ class Ngrams:
 
     def __init__(self, prompts: Sequence[str], n: int = 8, threshold: float = 0.5) -> None:
         self.prompts, self.n, self.threshold = prompts, n, threshold
-        self.lengths, text = hash_prompts(prompts)
+        self.lengths, text = hash_texts(prompts)
         self.short = self.lengths < n
         self.exact = Exact(prompts, np.flatnonzero(self.short).tolist())
         self.doc_of = np.repeat(np.arange(len(prompts)), self.lengths)
@@ -80,8 +63,8 @@ class Ngrams:
             last, shared = -1, set[tuple[str, ...]]()
             for row, doc in self.candidates(block):
                 if row != last:
-                    last, shared = row, ngrams(batch[row], self.n)
-                flags = matched(words(self.prompts[doc]), shared, self.n)
+                    last, shared = row, row_ngrams(batch[row], self.n)
+                flags = matched(prompt_ngrams(self.prompts[doc], self.n), shared)
                 overlap = sum(flags) / len(flags)
                 if overlap > 0 and overlap >= self.threshold:
                     found[row][doc] = overlap
@@ -115,15 +98,6 @@ class Ngrams:
         overlap = np.add.reduceat(step.clip(max=self.n), first) / self.lengths[doc[first]]
         enough = first[overlap >= self.threshold]
         yield from zip(rows[enough].tolist(), doc[enough].tolist(), strict=True)
-
-
-def hash_prompts(prompts: Sequence[str]) -> tuple[Ints, Hashes]:
-    """Words per prompt, and the hashes of all words one after another."""
-    lengths, hashes = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
-    for block in blocks([[prompt] for prompt in prompts]):
-        lengths.append(block.ends - block.begins)
-        hashes.append(np.delete(block.hashes, block.ends[:-1]))  # what stands between two turns
-    return np.concatenate(lengths), np.concatenate(hashes)
 
 
 def split(rows: Ints, counts: Ints) -> Iterator[slice]:

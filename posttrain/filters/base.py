@@ -18,12 +18,12 @@ _ROLES = {
     "answer": ("assistant", "text"),
 }
 # Scripts written without spaces: Thai, Lao, Burmese, Khmer, kana, Han. Each character is a word.
-_UNSPACED = re.compile(
-    "([\u0e01-\u0e30\u0e81-\u0eb0\u1000-\u102a\u1780-\u17b3\u3041-\u30ff\u3400-\u4dbf"
-    "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
+_UNSPACED = (
+    "\u0e01-\u0e30\u0e81-\u0eb0\u1000-\u102a\u1780-\u17b3\u3041-\u30ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_WORD = re.compile(r"[^\W_]+")
-_WORD_OR_SIGN = re.compile(r"[^\W_]+|[^\w\s]|_")
+_WORD = re.compile(rf"[^\W_{_UNSPACED}]+|[{_UNSPACED}]")
+_WORD_OR_SIGN = re.compile(rf"[^\W_{_UNSPACED}]+|[^\w\s]|[_{_UNSPACED}]")
 
 
 class Flag(str):
@@ -78,10 +78,7 @@ def contents(row: Row, fields: str = "all") -> list[str]:
 
 def split_words(text: str, signs: bool = False) -> list[str]:
     """Lower-case runs of letters and digits of any script; with `signs`, punctuation too."""
-    text = text.lower()
-    if not text.isascii():
-        text = _UNSPACED.sub(r" \1 ", text)
-    return (_WORD_OR_SIGN if signs else _WORD).findall(text)
+    return (_WORD_OR_SIGN if signs else _WORD).findall(text.lower())
 
 
 def check_option(option: str, given: str, allowed: Sequence[str]) -> None:

@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING
 
 from posttrain.filters.base import FIELDS, check_option, contents
 from posttrain.filters.exact_duplicates import ExactDuplicates
-from posttrain.filters.near_duplicates import (
-    band_keys,
-    choose_bands,
-    reaches,
-    shingles,
-)
+from posttrain.filters.minhash import band_keys, choose_bands, reaches, shingles
 from posttrain.formats import Row
 
 if TYPE_CHECKING:
-    from posttrain.filters.near_duplicates import Shingles
+    from posttrain.filters.minhash import Shingles
 
 MODES = ("near", "exact")
 

@@ -15,44 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from posttrain.decontamination import Decontaminator
 from posttrain.errors import DataError
 from posttrain.formats import Row
 from posttrain.mixture.account import account, contamination
 from posttrain.mixture.draw import counts_of, draw, hold_out, shuffle
-from posttrain.mixture.read import Plan, judge, read_source
+from posttrain.mixture.guard import Guard
+from posttrain.mixture.judge import judge
+from posttrain.mixture.part import Part, Plan
+from posttrain.mixture.read import read_source
 from posttrain.mixture.rows import Rows
 from posttrain.recipe import Source
 from posttrain.sources import Opened, open_source, source_name
 from posttrain.store import Store
 
-__all__ = ["Mixture", "Rows", "build_mixture"]
+__all__ = ["Guard", "Mixture", "Part", "Rows", "build_mixture"]
 
-
-@dataclass
-class Part:
-    """One source on its way into the mixture.
-
-    Attributes:
-        dropped: row of the store -> (step, reason): what came after reading.
-        kept: rows of the store that may be drawn.
-        matches: (row, evaluation set, its row, overlap).
-    """
-
-    source: Source
-    opened: Opened
-    plan: Plan
-    store: Store
-    dropped: dict[int, tuple[str, str]] = field(default_factory=dict)
-    kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    held_out: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    taken: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    matches: list[tuple[int, int, int, float]] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The source's name in metrics."""
-        return source_name(self.source)
+CountTokens = Callable[[Row], int]
+TokenLengths = Callable[[Store, str], np.ndarray]
 
 
 @dataclass
@@ -82,12 +61,10 @@ def build_mixture(
     mixing: Mapping[str, Any] | None = None,
     eval_fraction: float | None = None,
     token_budget: int | None = None,
-    count_tokens: Callable[[Row], int] | None = None,
-    token_lengths: Callable[[Store, str], np.ndarray] | None = None,
+    count_tokens: CountTokens | None = None,
+    token_lengths: TokenLengths | None = None,
     remap_verifier: Mapping[str, str] | None = None,
-    decontaminator: Decontaminator | None = None,
-    contaminated: str = "drop_rows",
-    dataset_threshold: float = 0.02,
+    guard: Guard | None = None,
     opener: Callable[[Source, int], Opened] = open_source,
     workers: int | None = None,
     progress: Callable[[str, int], None] = lambda name, rows: None,
@@ -105,9 +82,7 @@ def build_mixture(
         token_budget: tokens that sources with a `weight` share, counted by `count_tokens` row by
             row, or by `token_lengths` (store, source) -> `[rows of the store]` at once.
         remap_verifier: verifier names in the data -> names here.
-        decontaminator: finds evaluation prompts in the rows.
-        contaminated: `drop_rows`, `drop_set`, `report` or `error` (see docs/decontamination.md).
-        dataset_threshold: share of an evaluation set above which a source is contaminated.
+        guard: evaluation prompts that the rows are checked against.
         opener: how a source is opened; `--smoke` puts stand-ins here.
         workers: processes that read; default: all cores.
         progress: told source and number of rows as they are read.
@@ -115,45 +90,33 @@ def build_mixture(
     Raises:
         DataError: a source or row that cannot be read, or nothing left.
     """
-    sources = [s if isinstance(s, Source) else Source(**s) for s in datasets]
+    finder = guard.finder if guard else None
+    plan = Plan(kind, remap=dict(remap_verifier or {}), filters=tuple(filters), finder=finder)
     parts = []
-    for source in sources:
-        opened, name = opener(source, seed), source_name(source)
-        plan = Plan(
-            kind,
-            source.columns,
-            source.format,
-            source.verifier,
-            dict(remap_verifier or {}),
-            (*source.filters, *filters),
-            decontaminator,
-        )
-        store = read_source(source, opened, plan, bad_rows, workers, partial(progress, name))
-        parts.append(Part(source, opened, plan, store))
-    specs = [part.plan.filters for part in parts]
-    for part, dropped in zip(
-        parts, judge([p.store for p in parts], specs, len(filters)), strict=True
-    ):
-        part.dropped = dropped
-    rates = contamination(parts, decontaminator, contaminated, dataset_threshold)
+    for entry in datasets:
+        source = entry if isinstance(entry, Source) else Source(**entry)
+        opened, told = opener(source, seed), partial(progress, source_name(source))
+        mine = plan.of(source)
+        store = read_source(source, opened, mine, bad_rows, workers, told)
+        parts.append(Part(source, opened, mine, store))
+    judge(parts, len(plan.filters))
+    rates = contamination(parts, guard)
     for part in parts:
         keep(part)
     take(parts, seed, mixing, eval_fraction, token_budget, count_tokens, token_lengths)
-    rows = in_order(parts, seed)
+    rows, held_out = in_order(parts, seed), Rows.of([(p.store, p.name, p.held_out) for p in parts])
     entries = [account(part) for part in parts]
-    order = order_hash(rows, entries)
-    manifest = {"seed": seed, "rows": len(rows), "sources": entries, "order_sha256": order}
-    if eval_fraction:
-        manifest["held_out"] = {
-            "fraction": eval_fraction,
-            "rows": sum(len(p.held_out) for p in parts),
-        }
-    if mixing:
-        manifest["mixing"] = dict(mixing)
-    if decontaminator is not None:
-        manifest["contamination"] = rates
-    held = [(p.store, source_name(p.source), p.held_out) for p in parts]
-    return Mixture(rows, manifest, Rows.of(held), parts)
+    held = {"fraction": eval_fraction, "rows": len(held_out)}
+    manifest = {
+        "seed": seed,
+        "rows": len(rows),
+        "sources": entries,
+        **({"mixing": dict(mixing)} if mixing else {}),
+        **({"contamination": rates, "decontaminate": guard.record()} if guard else {}),
+        **({"held_out": held} if eval_fraction else {}),
+        "order_sha256": order_hash(rows, entries),
+    }
+    return Mixture(rows, manifest, held_out, parts)
 
 
 def keep(part: Part) -> None:
@@ -180,8 +143,8 @@ def take(
     mixing: Mapping[str, Any] | None,
     eval_fraction: float | None,
     token_budget: int | None,
-    count_tokens: Callable[[Row], int] | None,
-    token_lengths: Callable[[Store, str], np.ndarray] | None,
+    count_tokens: CountTokens | None,
+    token_lengths: TokenLengths | None,
 ) -> None:
     """Decide which rows of every source are used."""
     marks = [
@@ -206,20 +169,20 @@ def take(
 
 def lengths_of(
     part: Part,
-    count_tokens: Callable[[Row], int] | None,
-    token_lengths: Callable[[Store, str], np.ndarray] | None,
+    count_tokens: CountTokens | None,
+    token_lengths: TokenLengths | None,
 ) -> np.ndarray:
     """Tokens of every row that may be drawn."""
     if token_lengths is not None:
-        return token_lengths(part.store, source_name(part.source))[part.kept]
+        return token_lengths(part.store, part.name)[part.kept]
     assert count_tokens is not None
-    rows = Rows.of([(part.store, source_name(part.source), part.kept)])
+    rows = Rows.of([(part.store, part.name, part.kept)])
     return np.fromiter((count_tokens(row) for row in rows), np.int64, len(rows))
 
 
 def in_order(parts: Sequence[Part], seed: int) -> Rows:
     """The rows that were taken, shuffled into each other."""
-    rows = Rows.of([(p.store, source_name(p.source), p.taken) for p in parts])
+    rows = Rows.of([(p.store, p.name, p.taken) for p in parts])
     return rows.reordered(shuffle(len(rows), random.Random(f"{seed}/shuffle")))
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from posttrain.decontamination import Decontaminator
+from posttrain.decontamination import EvalSet
 from posttrain.errors import DataError
-from posttrain.sources import source_name
+from posttrain.mixture.guard import Guard
+from posttrain.mixture.part import Part
 from posttrain.store import key_of
-
-if TYPE_CHECKING:
-    from posttrain.mixture import Part
 
 DECONTAMINATE = "decontaminate"
 
@@ -31,7 +29,7 @@ def account(part: Part) -> dict[str, Any]:
         reasons[reason] += 1
     read = sum(note["read"] for note in notes)
     return {
-        "source": source_name(source),
+        "source": part.name,
         "path": source.path,
         "name": source.name,
         "split": source.split,
@@ -55,7 +53,7 @@ def steps_of(part: Part, read: int, dropped: Counter[str]) -> list[dict[str, Any
     """Rows before and after every step, in the order of the steps."""
     names = [spec if isinstance(spec, str) else spec["name"] for spec in part.plan.filters]
     order = ["read", *(["format"] if dropped["format"] else []), *dict.fromkeys(names)]
-    if part.plan.decontaminator is not None:
+    if part.plan.finder is not None:
         order.append(DECONTAMINATE)
     steps, rows = [], read
     for step in order:
@@ -77,40 +75,42 @@ def total(counts: Any) -> dict[str, int]:
     return dict(out)
 
 
-def contamination(
-    parts: Sequence[Part], finder: Decontaminator | None, action: str, threshold: float
-) -> list[dict[str, Any]]:
+def contamination(parts: Sequence[Part], guard: Guard | None) -> list[dict[str, Any]]:
     """Per (source, evaluation set): how much of either the other holds; rows are marked to drop.
 
     The table is the paper's (Tülu 3, arXiv:2411.15124, Tables 8 and 37).
 
     Raises:
-        DataError: a source is contaminated and `action` is `error`.
+        DataError: a source is contaminated and the action is `error`.
     """
-    table = []
-    for part in parts if finder is not None else ():
+    table: list[dict[str, Any]] = []
+    for part in parts if guard is not None else ():
+        assert guard is not None
         part.matches = matches_of(part)
-        rates = [rate(part, finder, i) for i in range(len(finder.eval_sets))] if finder else []
+        sets, action = guard.finder.eval_sets, guard.settings.action
+        rates = [rate(part, sets[i], i) for i in range(len(sets))]
         for entry in rates:
-            entry["contaminated"] = entry["eval_share"] > threshold
+            entry["contaminated"] = entry["eval_share"] > guard.settings.dataset_threshold
         table += rates
         bad = [entry for entry in rates if entry["contaminated"]]
         if bad and action == "error":
-            worst = max(bad, key=lambda entry: entry["eval_share"])
-            raise DataError(
-                f"source {part.source.path!r} holds {worst['eval_share']:.1%} of the evaluation"
-                f" set {worst['eval_set']!r} (allowed: {threshold:.1%}); remove the source, or set"
-                " `decontaminate: {action: drop_rows}` to drop its matching rows"
-            )
-        if action == "report" or finder is None:
-            continue
+            raise too_much(part, max(bad, key=lambda entry: float(entry["eval_share"])), guard)
         if bad and action == "drop_set":
             reason = f"the source holds too much of {bad[0]['eval_set']}"
             part.dropped = {row: (DECONTAMINATE, reason) for row in range(part.store.rows)}
-        for row, eval_set, _, _ in part.matches:
-            reason = f"it holds a prompt of {finder.eval_sets[eval_set].name}"
+        for row, eval_set, _, _ in part.matches if action != "report" else ():
+            reason = f"it holds a prompt of {sets[eval_set].name}"
             part.dropped.setdefault(row, (DECONTAMINATE, reason))
     return table
+
+
+def too_much(part: Part, worst: dict[str, Any], guard: Guard) -> DataError:
+    """The error for a source that is contaminated."""
+    return DataError(
+        f"source {part.source.path!r} holds {worst['eval_share']:.1%} of the evaluation set"
+        f" {worst['eval_set']!r} (allowed: {guard.settings.dataset_threshold:.1%}); remove the"
+        " source, or set `decontaminate: {action: drop_rows}` to drop its matching rows"
+    )
 
 
 def matches_of(part: Part) -> list[tuple[int, int, int, float]]:
@@ -122,15 +122,13 @@ def matches_of(part: Part) -> list[tuple[int, int, int, float]]:
     return out
 
 
-def rate(part: Part, finder: Decontaminator | None, eval_set: int) -> dict[str, Any]:
+def rate(part: Part, one: EvalSet, number: int) -> dict[str, Any]:
     """How much of an evaluation set a source holds, and the other way round."""
-    assert finder is not None
-    mine = [m for m in part.matches if m[1] == eval_set]
-    held, size = len({m[2] for m in mine}), len(finder.eval_sets[eval_set].prompts)
-    rows = len({m[0] for m in mine})
+    mine = [m for m in part.matches if m[1] == number]
+    held, size, rows = len({m[2] for m in mine}), len(one.prompts), len({m[0] for m in mine})
     return {
-        "source": source_name(part.source),
-        "eval_set": finder.eval_sets[eval_set].name,
+        "source": part.name,
+        "eval_set": one.name,
         "eval_rows": held,
         "eval_share": held / size if size else 0.0,
         "train_rows": rows,

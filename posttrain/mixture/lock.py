@@ -9,7 +9,7 @@ from posttrain.errors import DataError
 from posttrain.recipe import Source
 from posttrain.sources import Opened
 
-VERSION = 1
+VERSION = 1  # of what stands in a stage's entry
 SOURCE = (
     "source", "path", "name", "split", "revision", "sha256", "license", "filters", "rows_sha256",
     "rows_read", "rows_kept", "rows_held_out", "rows_taken", "rows_tokenized", "tokens",
@@ -32,7 +32,8 @@ def lock(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     stages = {}
     for name, manifest in manifests.items():
         sources = [{k: s[k] for k in SOURCE if k in s} for s in manifest["sources"]]
-        stages[name] = {k: manifest[k] for k in STAGE if k in manifest} | {"sources": sources}
+        settings = {k: manifest[k] for k in STAGE if k in manifest}
+        stages[name] = {"version": VERSION, **settings, "sources": sources}
     return stages
 
 

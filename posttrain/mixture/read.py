@@ -11,8 +11,8 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from posttrain.decontamination import Decontaminator
 from posttrain.errors import DataError, VerifierError
 from posttrain.filters import Flag, get_filters
 from posttrain.formats import Row, to_row
+from posttrain.mixture.part import Plan, sets
 from posttrain.mixture.reasons import countable, shorten
 from posttrain.parallel import ordered
 from posttrain.recipe import Source
@@ -31,32 +32,11 @@ from posttrain.sources import Chunk, Opened
 from posttrain.sources.adapters import STREAM_FORMATS, LeftOut, get_format
 from posttrain.sources.chunks import Chunks, chunked
 from posttrain.sources.files import rename
-from posttrain.store import Store, Writer, cached, gather, key_of, texts
+from posttrain.store import Store, Writer, cached, key_of, texts
 from posttrain.verifiers import check_problem
 
 SHOWN = 5
 ROOMS = ("decontamination", "errors", "filters", "formats", "mixture", "sources", "verifiers")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is done to every row of a source.
-
-    Attributes:
-        kind: `text`, `conversation`, `preference` or `problem`.
-        columns, format: as the recipe names them; the format is resolved to an adapter.
-        verifier, remap: the verifier of problems, and other names for it.
-        filters: specs of the source's filters and then of the stage's.
-        decontaminator: finds evaluation prompts; `None`: nobody looks.
-    """
-
-    kind: str
-    columns: Mapping[str, str]
-    format: Any
-    verifier: str | None
-    remap: Mapping[str, str]
-    filters: tuple[Any, ...]
-    decontaminator: Decontaminator | None
 
 
 @cache
@@ -94,7 +74,9 @@ def read_source(
         refuse(source, bad, bad_rows, whole=False)
         skip = len(writer.chunks)
         rest = (chunk for i, chunk in enumerate(chunks) if i >= skip)
-        for made, note in ordered(make_reader, plan, rest, workers):
+        # a model that embeds is not sent to other processes
+        alone = plan.finder is not None and plan.finder.mode == "embedding"
+        for made, note in ordered(make_reader, plan, rest, 1 if alone else workers):
             writer.append(made, note)
             progress(note["read"])
             bad += note["bad"]
@@ -109,11 +91,7 @@ def store_key(opened: Opened, plan: Plan) -> str | None:
     """Everything that decides the rows; `None` when the content has no name."""
     if opened.pin is None:
         return None
-    settings = {
-        **plan.__dict__,
-        "format": repr(plan.format),
-        "decontaminator": looked_for(plan.decontaminator),
-    }
+    settings = {**plan.__dict__, "format": repr(plan.format), "finder": looked_for(plan.finder)}
     return key_of(pin=opened.pin, code=code_of(*ROOMS), **settings)
 
 
@@ -136,11 +114,12 @@ def adapted(source: Source, opened: Opened, plan: Plan) -> tuple[Iterator[Chunk]
     example = next((row for _, row in first.parse() if isinstance(row, dict)), {})
     with contextlib.suppress(DataError):  # such rows are told of, by number, when they are read
         example = rename(example, plan.columns)
-    adapter: Any = get_format(plan.format, example, source.path)
-    if isinstance(adapter, tuple(STREAM_FORMATS.values())):
+    # whoever names the columns has said how the rows are written
+    adapter: Any = get_format(plan.format, example, None if plan.columns else source.path)
+    if type(adapter) in STREAM_FORMATS.values():
         chunks = chunked(adapter(Chunks(lambda: chunks_before)), source.path)
         adapter = None
-    return chunks, Plan(**{**plan.__dict__, "format": adapter})
+    return chunks, replace(plan, format=adapter)
 
 
 def refuse(source: Source, bad: Sequence[str], bad_rows: str, *, whole: bool) -> None:
@@ -153,11 +132,6 @@ def refuse(source: Source, bad: Sequence[str], bad_rows: str, *, whole: bool) ->
         "  (rows are counted from 1) mend them, or set `bad_rows: drop` in the stage to leave"
         " them out and have them counted"
     )
-
-
-def sets(rule: Any) -> bool:
-    """Whether a filter remembers earlier rows."""
-    return hasattr(rule, "mark")
 
 
 def make_reader(plan: Plan) -> Callable[[Chunk], tuple[dict[str, Any], dict[str, Any]]]:
@@ -262,7 +236,7 @@ class Reading:
 
     def note(self) -> dict[str, Any]:
         """What the manifest will say of this chunk."""
-        finder = self.plan.decontaminator
+        finder = self.plan.finder
         found = finder.matches(self.rows) if finder and self.rows else []
         matches = [
             [i, m.eval_set, m.eval_row, round(m.overlap, 4)]
@@ -280,40 +254,3 @@ class Reading:
             "bad": self.bad[:SHOWN],
             "matches": matches,
         }
-
-
-def judge(
-    stores: Sequence[Store], filters: Sequence[Sequence[Any]], shared: int
-) -> list[dict[int, tuple[str, str]]]:
-    """Rows that set-level filters drop, source by source in order: row -> (filter, reason).
-
-    Args:
-        stores: one per source.
-        filters: specs per source, its own first; the last `shared` are the stage's, which
-            remember the rows of earlier sources too.
-    """
-    common: list[Any] = get_filters(filters[0][-shared:]) if filters and shared else []
-    out: list[dict[int, tuple[str, str]]] = []
-    for store, specs in zip(stores, filters, strict=True):
-        own: list[Any] = get_filters(specs[: len(specs) - shared])
-        dropped: dict[int, tuple[str, str]] = {}
-        for i, rule in enumerate([*own, *common]):
-            if sets(rule):
-                name = specs[i] if isinstance(specs[i], str) else specs[i]["name"]
-                for row, mark in enumerate(marks_of(store, f"mark{i}")):
-                    why = rule.judge(mark) if row not in dropped else None
-                    if why:
-                        dropped[row] = (name, why)
-        out.append(dropped)
-    return out
-
-
-def marks_of(store: Store, column: str, batch: int = 10_000) -> Iterator[bytes]:
-    """The marks of every row, in order."""
-    for start in range(0, store.rows, batch):
-        rows = np.arange(start, min(start + batch, store.rows))
-        values, lengths = gather([store], np.zeros_like(rows), rows, column)
-        data, place = values.tobytes(), 0
-        for size in lengths.tolist():
-            yield data[place : place + size]
-            place += size

@@ -116,6 +116,8 @@ class TokenBatches(Steps):
 
     Every process has equally many in a step, which differ in number from step to step, and their
     tokens differ little between the processes. The largest ones come first.
+    The rows of a step's packs are split anew: to keep packs whole would cost the balance between
+    the processes, and mix long and short sequences, which attention pads to the longest.
 
     Args:
         lengths: `[N]` tokens of each row.
@@ -137,20 +139,19 @@ class TokenBatches(Steps):
         shuffle: bool = True,
         bins: Bins | None = None,
     ) -> None:
-        if len(lengths):
-            check_budget(int(lengths.max()), max_tokens)
+        check_budget(int(lengths.max(initial=0)), max_tokens)
         super().__init__(len(lengths), batch_size, rank, world, seed, shuffle, bins)
         self.lengths, self.max_tokens = lengths, max_tokens
 
     def __iter__(self) -> Iterator[list[list[int]]]:
         for items in self.steps():
-            rows = np.array(self.rows(items))
+            rows = self.rows(items)
             parts = split_by_tokens(self.lengths[rows], self.max_tokens, self.world)
             mine = []
             for start in range(0, len(parts), self.world):
                 turn = start // self.world % 2  # to and fro, so that no process is always first
                 seat = self.world - 1 - self.rank if turn else self.rank
-                mine.append(rows[parts[start + seat]].tolist() or [-1])
+                mine.append([rows[i] for i in parts[start + seat]] or [-1])
             yield mine
 
 

@@ -10,9 +10,11 @@ writing down the answer is over rows, and numpy does it.
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,14 +93,14 @@ def place(
         Moves `[M, 4]` (first bin, number of bins, rows in each before, rows that each is given),
         in the order of the rows; and the number of bins.
     """
-    moves: list[tuple[int, int, int, int]] = []
+    moves = array("q")  # flat: tuples would have the garbage collector walk the whole heap
     room: defaultdict[int, list[Interval]] = defaultdict(list)  # by tokens left
     some = 0  # bit r is set where room[r] is not empty: the best fit is its lowest bit >= length
     num_bins = 0
 
     def put(first: int, num: int, rows: int, left: int, given: int, length: int) -> None:
         nonlocal some
-        moves.append((first, num, rows, given))
+        moves.extend((first, num, rows, given))
         left -= given * length
         if left:
             room[left].append((first, num, rows + given))
@@ -127,7 +129,7 @@ def place(
                 room[left].append((first + whole + bool(part), untouched, rows))
             if fitting and not room[left]:
                 some &= ~(1 << left)
-    return np.array(moves, dtype=np.int64).reshape(-1, 4), num_bins
+    return np.frombuffer(moves, dtype=np.int64).reshape(-1, 4), num_bins
 
 
 def write_down(moves: NDArray[np.int64], num_bins: int, by_length: NDArray[np.int64]) -> Bins:
@@ -140,8 +142,8 @@ def write_down(moves: NDArray[np.int64], num_bins: int, by_length: NDArray[np.in
     np.cumsum(np.cumsum(change[:-1]), out=starts[1:])
     order = np.empty(len(by_length), dtype=np.int64)
     ends = np.cumsum(num * given)
-    cuts = np.unique(np.searchsorted(ends, np.arange(0, len(by_length), AT_ONCE)))
-    for a, b in zip(cuts, [*cuts[1:], len(moves)], strict=True):
+    cuts = dict.fromkeys(np.searchsorted(ends, np.arange(0, len(by_length), AT_ONCE)).tolist())
+    for a, b in pairwise([*cuts, len(moves)]):
         size = (num * given)[a:b]
         begin, end = int(ends[a] - size[0]), int(ends[b - 1])
         within = np.arange(begin, end) - np.repeat(ends[a:b] - size, size)

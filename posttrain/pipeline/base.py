@@ -52,7 +52,8 @@ def row_texts(stage: Stage, source: Source, raw: Row) -> list[str]:
         return []
     if "text" in row:
         return [row["text"]]
-    return [m["content"] for value in row.values() if isinstance(value, list) for m in value]
+    turns = (row.get(name, ()) for name in ("messages", "prompt", "chosen", "rejected"))
+    return [message["content"] for part in turns for message in part]
 
 
 def pretrain_tokenizer(recipe: Recipe, opener_of: OpenerOf = lambda _: open_source) -> Any:
@@ -180,6 +181,7 @@ def smoke_stage(stage: Stage, made: bool) -> Stage:
         "batch_size": 8,
         "per_device_train_batch_size": None,
         "gradient_accumulation_steps": None,
+        "max_tokens_per_device": stage.max_tokens_per_device and 16 * SMOKE_TOKENS,
         "max_steps": 2,
         "warmup_steps": None,
         "logging_steps": 1,

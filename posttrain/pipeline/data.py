@@ -14,10 +14,9 @@ from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.errors import DataError, ModelError, VerifierError
-from posttrain.mixture import Mixture, Rows, build_mixture
+from posttrain.mixture import Guard, Mixture, Rows, build_mixture
 from posttrain.pipeline.counting import Counting
 from posttrain.pipeline.folder import write_json, write_text
-from posttrain.pipeline.guard import Guard
 from posttrain.recipe import Recipe, Stage, stage_name
 from posttrain.sources import Opened, open_source
 from posttrain.store import Store
@@ -90,9 +89,7 @@ def stage_mixture(
             token_budget=stage.token_budget,
             token_lengths=lengths,
             remap_verifier=getattr(stage, "remap_verifier", None),
-            decontaminator=guard.finder if guard else None,
-            contaminated=guard.settings.action if guard else "report",
-            dataset_threshold=guard.settings.dataset_threshold if guard else 1.0,
+            guard=guard,
             opener=opener,
             progress=counting,
         )
@@ -173,8 +170,6 @@ def build_stage(
     data = stage_data(recipe, stage, tokenizer, opener, guard)
     manifest = account(data)
     manifest["tokenizer"] = stage_tokenizer(stage, tokenizer).fingerprint()
-    if guard is not None:
-        manifest["decontaminate"] = guard.record()
     manifest["data_sha256"] = save(data.train, folder)
     if len(data.held_out):
         save(data.held_out, folder / HELD_OUT)
@@ -224,7 +219,7 @@ def histogram(lengths: np.ndarray) -> dict[str, Any]:
     marks = {"min": 0, "p25": 25, "p50": 50, "p75": 75, "p95": 95, "max": 100}
     return {
         "mean": round(float(lengths.mean()), 1),
-        **{name: int(np.percentile(lengths, p)) for name, p in marks.items()},
+        **{name: round(float(np.percentile(lengths, p))) for name, p in marks.items()},
         "edges": [round(float(e), 1) for e in edges],
         "counts": heights.tolist(),
     }

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.errors import DataError, RunError
-from posttrain.mixture import Mixture, Part
+from posttrain.mixture import Guard, Mixture, Part
 from posttrain.mixture.lock import VERSION, check_sources, compare, lock
 from posttrain.models import load_tokenizer
 from posttrain.pipeline.check import check, hub_options, read_recipe
@@ -29,7 +29,7 @@ from posttrain.pipeline.data import (
 )
 from posttrain.pipeline.evaluate import prepare_tasks
 from posttrain.pipeline.folder import read_object, write_json
-from posttrain.pipeline.guard import Guard, guard_of
+from posttrain.pipeline.guard import guard_of
 from posttrain.pipeline.text_rows import save_text
 from posttrain.recipe import Recipe, stage_name
 from posttrain.sources import open_source
@@ -118,7 +118,7 @@ def build_all(
     if locked is not None:
         compare(locked, pinned)
     write_json(folder / "manifest.json", manifests)
-    write_json(folder / LOCK, {"version": VERSION, **pinned})
+    write_json(folder / LOCK, pinned)
 
 
 def find_lock(given: str | Path, out: Path, recipe: Path) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def find_lock(given: str | Path, out: Path, recipe: Path) -> dict[str, Any]:
     for place in places:
         if place.is_file():
             found = read_object(place)
-            if found.pop("version", VERSION) != VERSION:
+            if any(stage.get("version") != VERSION for stage in found.values()):
                 raise RunError(f"{place} is of another version of posttrain; lock again")
             return found
     looked = ", ".join(map(str, places))

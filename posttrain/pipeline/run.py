@@ -20,7 +20,8 @@ from accelerate import PartialState
 
 from posttrain.errors import RecipeError, RunError, nearest
 from posttrain.evals.report import write_report
-from posttrain.mixture.lock import VERSION, lock
+from posttrain.mixture import Guard
+from posttrain.mixture.lock import lock
 from posttrain.models import load_config, load_tokenizer
 from posttrain.pipeline import base, hardware
 from posttrain.pipeline.check import check, check_context, hub_options, read_recipe
@@ -37,7 +38,7 @@ from posttrain.pipeline.folder import (
     write_json,
     write_text,
 )
-from posttrain.pipeline.guard import Guard, guard_of
+from posttrain.pipeline.guard import guard_of
 from posttrain.pipeline.interrupt import SaveWhenStopped, Signals, listening
 from posttrain.pipeline.plan import Planned, fingerprint, plan_stages
 from posttrain.pipeline.processes import processes
@@ -193,7 +194,7 @@ def prepare(state: Run, plan: list[Planned]) -> None:
     mixtures = {item.name: stage_data(state, item, tokenizer, guard) for item in plan}
     if state.main:
         locked = read_object(root / "mixture.lock") if (root / "mixture.lock").is_file() else {}
-        write_json(root / "mixture.lock", {"version": VERSION} | locked | lock(mixtures))
+        write_json(root / "mixture.lock", locked | lock(mixtures))
         write_text(root / RECIPE, dump_recipe(recipe))
         write_json(root / "environment.json", environment(state))
     PartialState().wait_for_everyone()

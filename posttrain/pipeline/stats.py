@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from posttrain.evals.report.data import (
+    MINUS,
     Source,
     View,
     data_notes,
@@ -25,6 +26,7 @@ from posttrain.evals.report.html import visible
 from posttrain.evals.report.lengths import bins_of
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
+ASCII = {ord(MINUS): "-", ord("—"): "-"}
 SPARK = 20  # characters of a histogram
 QUANTILES = ("mean", "min", "p50", "p95", "max")
 MOST_REASONS = 12
@@ -68,6 +70,8 @@ def words_for(encoding: str) -> Words:
 
     def words(value: Any) -> Text:
         line = visible(" ".join(str(value).split()))
+        if not encoding.lower().startswith("utf"):
+            line = line.translate(ASCII)
         return Text(line.encode(encoding, "replace").decode(encoding))
 
     return words

@@ -53,8 +53,9 @@ class Encoded:
 class Coder:
     """A fast tokenizer without its wrapping: light to send to another process.
 
-    A token lies in a span when all of its characters do. A leading space that a tokenizer leaves
-    out of its offsets belongs to the token; tokens that share one character share its place.
+    A token lies in a span when all characters of which it holds any byte do; and of the tokens that
+    hold parts of one character none is inside without those before it. A leading space that a
+    tokenizer leaves out of its offsets belongs to the token.
 
     Attributes:
         backend: the tokenizer proper.
@@ -89,16 +90,17 @@ class Coder:
         self.backend.encode_special_tokens = state["split"]
 
     @cached_property
-    def lengths(self) -> Ints | None:
-        """`[V]` bytes per token, where tokens tile the bytes of a text."""
+    def bytes(self) -> tuple[Ints, NDArray[np.bool_]] | None:
+        """`byte_lengths`, where tokens tile the bytes of a text."""
         if self.wrapper is not None or not byte_level(self.backend):
             return None
         return byte_lengths(self.backend)
 
     @cached_property
     def words(self) -> Words | None:
-        safe = self.lengths is not None and not self.backend.encode_special_tokens
-        return Words(self.backend, self.lengths) if safe and cuttable(self.backend) else None  # type: ignore[arg-type]
+        if self.bytes is None or self.backend.encode_special_tokens or not cuttable(self.backend):
+            return None
+        return Words(self.backend, self.bytes[0])
 
     def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> Encoded:
         """Tokens of texts, and the tokens of each span. No special token is added.
@@ -110,14 +112,15 @@ class Coder:
         if not texts:
             nothing = np.zeros(0, np.int64)
             return Encoded(np.zeros(0, np.int32), np.zeros(1, np.int64), nothing, nothing)
-        if self.lengths is None:
+        if self.bytes is None:
             return self.by_offsets(texts, spans)
+        lengths, continues = self.bytes
         if self.words is not None:
             ids, bounds = joined(self.words.encode(texts))
         else:
             done = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
             ids, bounds = flat([e.ids for e in done])
-        ends = np.concatenate([[0], self.lengths[ids].cumsum()])
+        ends = np.concatenate([[0], lengths[ids].cumsum()])
         places = [byte_places(text, mine) for text, mine in zip(texts, spans, strict=True)]
         sizes = np.array([p[-1] for p in places])
         counts = np.array([len(mine) for mine in spans])
@@ -125,6 +128,7 @@ class Coder:
         at = at.reshape(-1, 2) + np.repeat(ends[bounds[:-1]], counts)[:, None]
         first = np.searchsorted(ends[:-1], at[:, 0], "left")
         last = np.searchsorted(ends[1:], at[:, 1], "right")
+        first = skip(first, last, continues[ids])
         out = Encoded(ids, bounds, first, last)
         tiled = np.diff(ends[bounds]) == sizes
         for i in np.flatnonzero(~(tiled & [composed(text) for text in texts])).tolist():
@@ -154,13 +158,12 @@ class Coder:
         ids, bounds = flat(lists)
         first, last = [], []
         for begin, pairs, mine in zip(bounds[:-1].tolist(), offsets, spans, strict=True):
-            starts, ends = token_places(pairs)
-            low = np.searchsorted(starts, [s for s, _ in mine], "left")
+            starts, ends, continues = token_places(pairs)
             stops = [e for _, e in mine]
-            high = np.minimum(
-                np.searchsorted(starts, stops, "left"), np.searchsorted(ends, stops, "right")
-            )
-            first.append(low + begin)
+            low = np.searchsorted(starts, [s for s, _ in mine], "left")
+            high = np.searchsorted(ends, stops, "right")
+            high = np.minimum(high, np.searchsorted(starts, stops, "left"))
+            first.append(skip(low, high, continues) + begin)
             last.append(high + begin)
         return Encoded(ids, bounds, np.concatenate(first), np.concatenate(last))
 
@@ -207,15 +210,26 @@ def byte_places(text: str, spans: Sequence[Span]) -> list[int]:
     return np.cumsum(sizes).tolist()
 
 
-def token_places(offsets: Sequence[tuple[int, int]]) -> tuple[Ints, Ints]:
-    """First character of each token and one past its last, so that together they tile the text.
+def token_places(offsets: Sequence[tuple[int, int]]) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Characters of each token: its first, one past its last, and whether it begins inside one.
 
-    Leading spaces that are left out of the offsets belong to the token; the tokens that share one
-    multi-byte character share its place.
+    Together the tokens tile the text: leading spaces that are left out of the offsets belong to the
+    token. Tokens that hold parts of one character share it.
     """
     pairs = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * len(offsets)).reshape(-1, 2)
-    ends = np.maximum.accumulate(pairs[:, 1]) if len(pairs) else pairs[:, 1]
-    starts = np.concatenate([[0], ends[:-1]])[: len(ends)]
-    shares = (pairs[:, 0] < pairs[:, 1]) & (pairs[:, 1] <= starts)
-    owner = np.maximum.accumulate(np.where(shares, 0, np.arange(len(ends))))
-    return starts[owner], ends[owner]
+    ends = np.maximum.accumulate(pairs[:, 1])
+    before = np.concatenate([[0], ends])[:-1]
+    continues = (pairs[:, 0] < pairs[:, 1]) & (pairs[:, 0] < before)
+    starts = np.maximum.accumulate(np.where(continues, pairs[:, 0], before))
+    return starts, ends, continues
+
+
+def skip(first: Ints, last: Ints, continues: NDArray[np.bool_]) -> Ints:
+    """`first`, past tokens that go on with a character which an earlier token began."""
+    first = np.array(first, np.int64)
+    while True:
+        inner = np.flatnonzero(first < last)
+        inner = inner[continues[first[inner]]]
+        if not len(inner):
+            return first
+        first[inner] += 1

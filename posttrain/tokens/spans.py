@@ -17,6 +17,7 @@ from posttrain.tokens.template import ChatTemplate, Turns, plain_turns
 Span = tuple[int, int]  # characters of the rendered text, the end not included
 Rendered = tuple[str, list[Span]]
 PLAIN_TURN = {"role", "content"}
+MOST_TURNS = 4000  # the text is rendered once per answer, so time grows with their square
 REWRITES = "the chat template rewrites earlier turns, so the answer cannot be located in the text"
 
 
@@ -92,6 +93,8 @@ def conversation_spans(
     Raises:
         DataError: the template refuses the turns, or an answer cannot be located.
     """
+    if len(messages) > MOST_TURNS:
+        raise DataError(f"the conversation has more than {MOST_TURNS} turns; split it")
     turns = plain_turns(messages)
     text = template.render(turns, tools)
     if train_on_prompt:

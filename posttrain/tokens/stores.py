@@ -35,6 +35,7 @@ COLUMNS = {
     },
 }
 FACTS = ("tokens", "trained_tokens", "truncated", "cut_answers", "without_eos")
+NOTHING: Ragged = (np.empty(0, np.int64), np.empty(0, np.int64))
 ROWS = 1000  # rows a worker tokenises at a time
 WRITTEN = 2000  # rows per batch of the data set on disk
 
@@ -91,7 +92,7 @@ def make_tokenise(job: Job) -> Callable[[np.ndarray], tuple[dict[str, Any], dict
         done = job.tokenizer.batch(job.kind, rows)
         made: dict[str, Ragged] = {"row": fixed(which[done.kept])}
         for name in COLUMNS[job.kind]:
-            made[name] = ragged(done.table.column(name))
+            made[name] = ragged(done.table.column(name)) if len(done.kept) else NOTHING
         facts = [done.amounts.get(name, np.zeros(len(done.kept))) for name in FACTS]
         made["facts"] = (np.stack(facts, 1).ravel(), np.full(len(done.kept), len(FACTS)))
         reasons = Counter(reason for _, reason in done.reasons)
@@ -111,7 +112,7 @@ def ragged(column: pa.ChunkedArray) -> Ragged:
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0) if array.num_chunks else pa.array([], column.type)
     if not len(array):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+        return NOTHING
     if pa.types.is_string(array.type):
         array = array.cast(pa.binary())
         offsets = np.frombuffer(array.buffers()[1], np.int32)[: len(array) + 1]

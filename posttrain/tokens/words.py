@@ -1,11 +1,11 @@
 """Byte-level BPE with a memory: text is split where no token can cross, and no piece is done twice.
 
 A byte-level tokenizer first cuts text into words with a regular expression, then merges bytes
-inside each word. With the expressions of `KNOWN` a match always ends where `CUT` cuts: none goes on
-over a space that follows a visible character, or past a line end to a visible one, and the last of
-several spaces goes to the word behind it. None looks back, and what is looked ahead for is the same
-at the end of a piece. So the tokens of the pieces are the tokens of the whole. Pieces repeat: most
-are found in a dictionary.
+inside each word. With the expressions of `KNOWN` a match always ends where `patterns` cuts: none
+goes on over a space that follows a visible character, or past a line end to a visible one, and the
+last of several spaces goes to the word behind it. None looks back, and what is looked ahead for is
+the same at the end of a piece. So the tokens of the pieces are the tokens of the whole. Pieces
+repeat: most are found in a dictionary.
 """
 
 from __future__ import annotations
@@ -29,16 +29,6 @@ KNOWN = {
     rf"{CONTRACTION}|{WORD}|\p{{N}}|{REST}",  # Qwen 2 and 3
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # GPT-2
 }
-CUT = re.compile(
-    r"(?<=[!-~])(?= [!-~])"  # before a space between visible characters
-    r"|(?<=[ \n\t])(?= [!-/:-~])"  # before the last of several spaces
-    r"|(?<=[!-~]\n)(?=[!-~])"  # after the only line end between visible characters
-)
-FORMS = (  # pieces that may stand one after another: `CUT` would part them again
-    re.compile(r" [!-~](?:.*[!-~])?", re.DOTALL),
-    re.compile(r" [!-/:-~](?:.*[!-~])?\n", re.DOTALL),
-    re.compile(r"(?:[!-~].*)?[!-~]\n", re.DOTALL),
-)
 LONGEST = 64  # characters of a piece worth remembering
 MOST = 300_000  # pieces remembered, about 60 MB
 TOGETHER = 256  # unseen pieces encoded as one text
@@ -67,7 +57,7 @@ def byte_level(backend: Tokenizer) -> bool:
 
 
 def cuttable(backend: Tokenizer) -> bool:
-    """Whether `CUT` is safe: a known way to find words, and no special token with a space."""
+    """Whether `patterns` is safe: a known way to find words, and no special token with a space."""
     *before, last = steps(backend)
     added = backend.get_added_tokens_decoder().values()
     return (
@@ -88,22 +78,52 @@ def known_split(step: dict[str, Any]) -> bool:
     )
 
 
-def byte_lengths(backend: Tokenizer) -> NDArray[np.int64]:
-    """`[V]` bytes of text that each token stands for; a token that is no text counts as too many.
+def byte_characters() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary."""
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in own else next(others)) for byte in range(256)]
 
-    In a byte-level vocabulary every character of a token stands for one byte.
+
+def byte_lengths(backend: Tokenizer) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """`[V]` bytes of text that each token stands for, and whether it begins inside a character.
+
+    A token of a byte-level vocabulary that stands for no bytes counts as far too many.
     """
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    alphabet = set(ByteLevel.alphabet())
+    characters = byte_characters()
+    known, inner = set(characters), set(characters[0x80:0xC0])  # UTF-8's continuation bytes
     vocab = backend.get_vocab()
-    out = np.full(max(vocab.values()) + 1, 1 << 40, np.int64)
+    lengths = np.full(max(vocab.values()) + 1, 1 << 40, np.int64)
+    continues = np.zeros(len(lengths), np.bool_)
     for token, i in vocab.items():
-        if alphabet.issuperset(token):
-            out[i] = len(token)
+        if known.issuperset(token):
+            lengths[i] = len(token)
+            continues[i] = token[:1] in inner
     for i, added in backend.get_added_tokens_decoder().items():
-        out[i] = len(added.content.encode())
-    return out
+        lengths[i], continues[i] = len(added.content.encode()), False
+    return lengths, continues
+
+
+def patterns(backend: Tokenizer) -> tuple[re.Pattern[str], list[re.Pattern[str]]]:
+    """Where text may be cut, and the forms of pieces of which any number may be joined.
+
+    The last of several spaces begins a piece only where words are found in it and what follows at
+    once: a digit or a special token may be parted from its spaces before any word is looked for.
+    """
+    added = backend.get_added_tokens_decoder().values()
+    apart = {*"0123456789", *(token.content[:1] for token in added)}
+    word = "".join(re.escape(chr(c)) for c in range(0x21, 0x7F) if chr(c) not in apart)
+    cut = (
+        r"(?<=[!-~])(?= [!-~])"  # before a space between visible characters
+        rf"|(?<=[ \n\t])(?= [{word}])"  # before the last of several spaces
+        r"|(?<=[!-~]\n)(?=[!-~])"  # after the only line end between visible characters
+    )
+    forms = (
+        r" [!-~](?:.*[!-~])?",
+        rf" (?=[{word}])(?:.*[!-~])\n",
+        r"(?:[!-~].*)?[!-~]\n",
+    )
+    return re.compile(cut), [re.compile(form, re.DOTALL) for form in forms]
 
 
 class Words:
@@ -117,11 +137,12 @@ class Words:
     def __init__(self, backend: Tokenizer, lengths: NDArray[np.int64]) -> None:
         self.backend = backend
         self.lengths = lengths
+        self.cut, self.forms = patterns(backend)
         self.known: dict[str, bytes] = {}  # int32 ids as bytes: small, and quick to join
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Token ids of each text, as the bytes of an int32 array."""
-        pieces = [CUT.split(text) for text in texts]
+        pieces = [self.cut.split(text) for text in texts]
         if len(self.known) > MOST:
             self.known = {}
         new = set(chain.from_iterable(pieces)).difference(self.known)
@@ -137,7 +158,7 @@ class Words:
         """Encode unseen pieces; the short ones many at once, since a call costs more than they."""
         short = [p for p in new if len(p) <= LONGEST]
         groups = []
-        for form in FORMS:
+        for form in self.forms:
             alike = [p for p in short if form.fullmatch(p)]
             groups += [alike[i : i + TOGETHER] for i in range(0, len(alike), TOGETHER)]
         texts = ["".join(group) for group in groups]

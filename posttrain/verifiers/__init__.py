@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from posttrain.errors import PosttrainError, VerifierError
-from posttrain.formats import Row, Verdict
+from posttrain.formats import SEVERAL, Row, Verdict
 from posttrain.verifiers.base import Verifier
 from posttrain.verifiers.gsm8k import GSM8K
 from posttrain.verifiers.ifeval import IFEval, loose_variants
 from posttrain.verifiers.ifeval_old import IFEvalOld
 from posttrain.verifiers.math import Math
+from posttrain.verifiers.several import Several
 from posttrain.verifiers.string_match import StringMatch
 
 __all__ = [
@@ -37,11 +38,13 @@ ALIASES = {"string_matcher": "string_match"}
 
 
 def get_verifier(name: str) -> Verifier:
-    """The verifier of a name, in any case.
+    """The verifier of a name, in any case; names joined by `+` are all asked (see several.py).
 
     Raises:
         VerifierError: there is none of that name.
     """
+    if SEVERAL in str(name):
+        return Several(tuple(get_verifier(part) for part in str(name).split(SEVERAL)))
     key = ALIASES.get(str(name).lower(), str(name).lower())
     if key not in VERIFIERS:
         near = difflib.get_close_matches(key, [*VERIFIERS, *ALIASES], n=1, cutoff=0.0)
@@ -78,6 +81,7 @@ def check_problem(row: Row, remap: Mapping[str, str]) -> Row:
     Raises:
         VerifierError: it does not, or cannot.
     """
-    row = {**row, "verifier": remap.get(row["verifier"], row["verifier"])}
+    names = [remap.get(name, name) for name in row["verifier"].split(SEVERAL)]
+    row = {**row, "verifier": SEVERAL.join(names)}
     get_verifier(row["verifier"]).check_ground_truth(row["ground_truth"])
     return row

@@ -15,8 +15,10 @@ from posttrain.verifiers import VERIFIERS
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
 
-# the shapes of a room, and a loss that is not chosen by name: a reward model has only this one
-NOT_IN_A_TABLE = {"base", "bradley_terry"}
+# not chosen by name: parts that methods share, a reward model's only loss, names joined by +
+NOT_IN_A_TABLE = {
+    "base", "bradley_terry", "dedup", "hash_table", "minhash", "pii_patterns", "several",
+}  # fmt: skip
 TABLES = {
     "advantages": set(ADVANTAGES),
     "filters": set(FILTERS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from posttrain.decontamination.blocks import BLOCK, blocks
+from posttrain.decontamination.blocks import BLOCK, blocks, hash_texts
 from posttrain.decontamination.words import word_hashes
 
 
@@ -29,3 +29,11 @@ def test_a_row_is_never_cut() -> None:
     made = list(blocks([["a"], [long, long], ["b"], ["c"]]))
     assert [sorted(set(block.rows.tolist())) for block in made] == [[0, 1], [2, 3]]
     assert list(blocks([])) == list(blocks([[], []])) == []
+
+
+def test_texts_one_after_another() -> None:
+    texts = ["one two", "", "three\x00four", "?", "five"]
+    lengths, hashes = hash_texts(texts)
+    assert lengths.tolist() == [2, 0, 2, 0, 1]
+    assert hashes.tolist() == word_hashes("one two three four five")[0].tolist()
+    assert [len(part) for part in hash_texts([])] == [0, 0]

@@ -52,7 +52,7 @@ def test_clean_lines_are_the_bytes_that_came_in(paths: dict[str, Any], tmp_path:
         "⟦Which city is the capital of the country of⟧ France, and why?",
         "⟦Short one⟧.",
     ]
-    assert (result["rows"], result["kept"], result["dropped"]) == (5, 2, 3)
+    assert (result["rows_read"], result["rows_kept"], result["rows_dropped"]) == (5, 2, 3)
     assert result["evals"][1] == {
         "eval_file": b,
         "eval_rows": 2,
@@ -105,7 +105,7 @@ def test_workers_find_the_same(
     clean = paths["out"].read_bytes()
     assert decontaminate_file(**{**paths, "train": train}, workers=2) == alone
     assert paths["out"].read_bytes() == clean == (LINES[0] + LINES[3]) * 40
-    assert (alone["rows"], alone["dropped"], len(alone["matches"])) == (200, 120, 120)
+    assert (alone["rows_read"], alone["rows_dropped"], len(alone["matches"])) == (200, 120, 120)
     assert len(alone["marked"]) == 100
     with train.open("ab") as end:
         end.write(b"{broken\n")
@@ -127,7 +127,7 @@ def test_a_failure_leaves_what_was_there(paths: dict[str, Any], tmp_path: Path) 
 def test_an_empty_training_file(paths: dict[str, Any]) -> None:
     paths["train"].write_text("\n")
     result = decontaminate_file(**paths)
-    assert (result["rows"], result["dropped"], result["matches"]) == (0, 0, [])
+    assert (result["rows_read"], result["rows_dropped"], result["matches"]) == (0, 0, [])
     assert [line["matched_eval_rows"] for line in result["evals"]] == [0, 0]
     assert paths["out"].read_bytes() == b""
 

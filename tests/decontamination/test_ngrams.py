@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from posttrain.decontamination import ngrams
-from posttrain.decontamination.ngrams import Ngrams, matched, split
+from posttrain.decontamination.ngrams import Ngrams, split
 from posttrain.decontamination.prompts import read_eval_file, user_turns
 
 TEN = "one two three four five six seven eight nine ten"
@@ -60,11 +60,6 @@ def test_a_frequent_ngram_hides_nothing() -> None:
     prompts = [f"the same eight words stand in front of number {i} {i} {i}" for i in range(3000)]
     found = Ngrams(prompts, n=8)([["The same eight words stand in front of number"]])
     assert found == [dict.fromkeys(range(3000), 9 / 12)]
-
-
-def test_marks() -> None:
-    shared = {("a", "b"), ("b", "c")}
-    assert matched(["a", "b", "c", "d", "a", "b"], shared, 2) == [True] * 3 + [False] + [True] * 2
 
 
 WORD = st.sampled_from(["a", "b", "c", "日", "Ä", "x_1", ".", ",", "\x00", "İ"])

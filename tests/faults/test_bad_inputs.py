@@ -147,14 +147,18 @@ ROWS = [
     row("empty file", "rows.jsonl", "", "stage sft", "no rows"),
     row("only blank lines", "pairs.jsonl", "\n \n", "stage dpo", "no rows"),
     row(
-        "no assistant turn", "rows.jsonl", f'{{"messages": [{TURN}]}}', "row 1", "no assistant turn"
+        "no assistant turn",
+        "rows.jsonl",
+        f'{{"messages": [{TURN}]}}',
+        "jsonl:1: ",
+        "no assistant turn",
     ),
     row("no message fields", "rows.jsonl", '{"q": "2+2?", "a": "4"}', "['a', 'q']", "`columns:"),
     row(
         "unknown role",
         "rows.jsonl",
         '{"messages": [{"role": "me", "content": ""}]}',
-        "row 1",
+        "jsonl:1: ",
         "user",
     ),
     row(
@@ -162,7 +166,7 @@ ROWS = [
         "pairs.jsonl",
         '{"prompt": "2?", "chosen": "2", "rejected": "2"}',
         "stage dpo",
-        "row 1",
+        "jsonl:1: ",
         "equals",
     ),
     row(
@@ -177,7 +181,7 @@ ROWS = [
         "problems.jsonl",
         PROBLEM % ('"4"', "gsm9k"),
         "stage rlvr",
-        "row 1",
+        "jsonl:1: ",
         "'gsm8k'",
     ),
     row(
@@ -248,7 +252,7 @@ ROWS = [
     ),
     Case(
         "empty folder",
-        ("./empty", "cannot be read"),
+        ("./empty", "no data files"),
         edit=(("rows.jsonl", "./empty"),),
         spoil=lambda f: (f / "empty").mkdir(),
     ),

@@ -162,7 +162,7 @@ def test_a_bad_later_stage_leaves_the_finished_run_as_it_was(
 ) -> None:
     (begun / "problems.jsonl").write_text('{"prompt": "2?", "ground_truth": "x"}\n')
     message = refused(begun, "run", "stack.yaml", may_add="runs/stack/2-dpo/")
-    assert "stage rlvr" in message and "row 1" in message
+    assert "stage rlvr" in message and "jsonl:1: " in message
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posttrain.filters.dedup import Groups, dedup_file, duplicate_groups
-from posttrain.filters.near_duplicates import jaccard, shingles
+from posttrain.filters.minhash import jaccard, shingles
 
 
 def plain_groups(texts: list[str], threshold: float, words: int) -> set[frozenset[int]]:

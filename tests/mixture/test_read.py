@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 import posttrain.mixture.read as read_module
-from posttrain.decontamination import Decontaminator, EvalSet
+from posttrain.decontamination import Decontamination, Decontaminator, EvalSet
 from posttrain.errors import DataError
-from posttrain.mixture import build_mixture
+from posttrain.mixture import Guard, Mixture, build_mixture
 from posttrain.mixture.read import code_of
 from posttrain.sources.chunks import CHUNK_ROWS
+
+QUESTION = "A train leaves the station at nine and arrives at noon how far did it go"
 
 
 def write(path: Path, rows: list[Any]) -> str:
@@ -96,7 +98,14 @@ def test_every_setting_makes_other_rows(tmp_path: Path, cold: Callable[[], None]
         ({"format": {"name": "chat"}}, {}),
         ({}, {"filters": ["empty_turns"]}),
         ({"filters": ["empty_turns"]}, {}),
-        ({}, {"decontaminator": Decontaminator([EvalSet("e", ["a b c d e f g h"])])}),
+        (
+            {},
+            {
+                "guard": Guard(
+                    Decontamination(), Decontaminator([EvalSet("e", ["a b c d e f g h"])])
+                )
+            },
+        ),
     ]:
         other = build_mixture([{"path": path, **entry}], bad_rows="drop", **options)
         same = other.parts[0].store.folder == plain
@@ -169,16 +178,12 @@ def test_rows_of_a_stream_format(tmp_path: Path) -> None:
     assert [m["content"] for m in mixture.rows[0]["messages"]] == ["Hi", "Yo"]
 
 
-QUESTION = "A train leaves the station at nine and arrives at noon how far did it go"
-
-
-def contaminated(tmp_path: Path, action: str, **options: Any) -> Any:
+def contaminated(tmp_path: Path, action: str, dataset_threshold: float = 0.02) -> Mixture:
     rows = [say("a"), {"prompt": f"Please: {QUESTION}?", "completion": "Far."}, say("b")]
-    finder = Decontaminator(
-        [EvalSet("trains", [QUESTION, "Is this another question or what is it now"])]
-    )
-    entry = {"path": write(tmp_path / "a.jsonl", rows)}
-    return build_mixture([entry], decontaminator=finder, contaminated=action, **options)
+    prompts = [QUESTION, "Is this another question or what is it now"]
+    settings = Decontamination(action=action, dataset_threshold=dataset_threshold)
+    guard = Guard(settings, Decontaminator([EvalSet("trains", prompts)]))
+    return build_mixture([{"path": write(tmp_path / "a.jsonl", rows)}], guard=guard)
 
 
 def test_rows_that_hold_an_evaluation_prompt_are_dropped(tmp_path: Path) -> None:

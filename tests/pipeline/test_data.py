@@ -19,24 +19,7 @@ from posttrain.formats import to_row
 from posttrain.pipeline import build_data
 from posttrain.pipeline.data_commands import lock_data, stats_data
 
-WORDS = [
-    "red",
-    "green",
-    "blue",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "cat",
-    "dog",
-    "horse",
-]
+WORDS = ["red", "green", "blue", "one", "two", "three", "four", "five", "cat", "dog", "horse"]
 
 
 def rows(number: int, seed: int) -> list[dict[str, Any]]:

@@ -12,15 +12,20 @@ import pytest
 from posttrain.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(
-    path.relative_to(ROOT / "recipes")
-    for pattern in ("*.yaml", "examples/*.yaml")
-    for path in (ROOT / "recipes").glob(pattern)
-)
+RECIPES = [
+    pytest.param(
+        path.relative_to(ROOT / "recipes"),
+        marks=pytest.mark.slow if path.parent.name == "mixtures" else (),
+    )
+    for pattern in ("*.yaml", "examples/*.yaml", "mixtures/*.yaml")
+    for path in sorted((ROOT / "recipes").glob(pattern))
+]
 
 
 def test_there_are_recipes() -> None:
-    assert {"tiny.yaml", "tulu.yaml", "examples/local_files.yaml"} <= set(map(str, RECIPES))
+    assert {"tiny.yaml", "tulu.yaml", "examples/local_files.yaml"} <= {
+        str(p.values[0]) for p in RECIPES
+    }
 
 
 @pytest.fixture(scope="module")

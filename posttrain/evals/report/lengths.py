@@ -83,11 +83,11 @@ def bins_of(lengths: Any) -> list[Bin]:
     if not counts or len(edges) != len(counts) + 1 or not edges[-1] > edges[0] or min(counts) < 0:
         return []
     width = (edges[-1] - edges[0]) / len(counts)
-    even = [edges[0] + i * width for i in range(len(edges))]
+    even = [i * width + edges[0] for i in range(len(counts))] + edges[-1:]
     if all(abs(a - b) <= SLACK for a, b in zip(even, edges, strict=True)):
         edges = even
-    starts = [math.ceil(edge - 1e-6) for edge in edges]
-    starts[-1] = math.floor(edges[-1] + 1e-6) + 1  # the last bin holds its right edge
+    starts = [math.ceil(edge) for edge in edges]
+    starts[-1] = math.floor(edges[-1]) + 1  # the last bin holds its right edge
     spans = zip(pairwise(starts), counts, strict=True)
     return [Bin(first, after - 1, rows) for (first, after), rows in spans if after > first]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class PromptSource:
     the data are cut at 2,048 characters. Templates run in Jinja's sandbox.
 
     Attributes:
+        templates: name, Jinja text and choices of every template in use; not an option.
         template: the Jinja text, or the path of a `templates.yaml`.
         choices: the answer choices' Jinja text, parted by bars, for an inline template.
         names: templates of the file to use; empty: all, each giving a row.
@@ -55,26 +56,26 @@ class PromptSource:
     choices: str | None = None
     names: tuple[str, ...] = ()
     original_task: bool = False
+    # read once, so that a cache and a worker process know what the file said
+    templates: tuple[tuple[str, str, str | None], ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
         if not self.template:
             raise ValueError("needs `template`: Jinja text, or the path of a templates.yaml")
         if isinstance(self.names, list):
             object.__setattr__(self, "names", tuple(self.names))
-        for _, jinja, choices in self.templates():
+        found: tuple[tuple[str, str, str | None], ...] = (("inline", self.template, self.choices),)
+        if "{" not in self.template and self.template.endswith((".yaml", ".yml")):
+            found = from_file(self.template, self.names, self.original_task)
+        for _, jinja, choices in found:
             compiled(jinja), compiled(choices or "")
-
-    def templates(self) -> tuple[tuple[str, str, str | None], ...]:
-        """Name, Jinja text and choices of every template in use."""
-        if "{" in self.template or not self.template.endswith((".yaml", ".yml")):
-            return (("inline", self.template, self.choices),)
-        return from_file(self.template, self.names, self.original_task)
+        object.__setattr__(self, "templates", found)
 
     def __call__(self, raw: Any) -> list[Row]:
         if not isinstance(raw, Mapping):
             raise DataError(f"a row must be an object with named fields, got {shown(raw)}")
         data = {str(name): escaped(found) for name, found in raw.items()}
-        rendered = (render(data, *template) for template in self.templates())
+        rendered = (render(data, *template) for template in self.templates)
         rows = [row for row in rendered if row]
         if not rows:
             raise LeftOut("no template applies to the row")
@@ -122,7 +123,6 @@ def compiled(jinja: str) -> Template:
         raise ValueError(f"the template is not Jinja: {error}") from error
 
 
-@lru_cache(maxsize=64)
 def from_file(
     path: str, names: tuple[str, ...], original_task: bool
 ) -> tuple[tuple[str, str, str | None], ...]:

@@ -46,7 +46,7 @@ class SuperNI:
         max_words: examples are added one at a time while the whole has at most so many words; a
             body that is longer by itself has its input cut. 1,024 tokens are about 750 words.
         max_answer_words: longer answers are cut; `None`: never.
-        count: measures a text for `max_words`; a tokenizer's length may stand here.
+        count: measures a text for `max_words`, as a tokenizer does; `None`: its words.
         held_out: keep the twelve categories that are kept for evaluation.
         english_only: leave out tasks with another language in any field.
         task_name: begin with the task's name.
@@ -58,7 +58,7 @@ class SuperNI:
     choose: str = "random"
     max_words: int = 750
     max_answer_words: int | None = None
-    count: Callable[[str], int] = words
+    count: Callable[[str], int] | None = None
     held_out: bool = False
     english_only: bool = True
     task_name: bool = False
@@ -109,20 +109,23 @@ class SuperNI:
             listed = value(task, f"{kind} Examples") or []
             for i, example in enumerate(listed[:most] if isinstance(listed, list) else [], 1):
                 shot = example_text(example, f"{kind} Example {i}", explained)
-                if self.count(head + shots + shot + body(given)) > self.max_words:
+                if self.size(head + shots + shot + body(given)) > self.max_words:
                     break
                 shots += shot
         return head + shots + body(self.cut(given, head))
 
+    def size(self, given: str) -> int:
+        return (self.count or words)(given)
+
     def cut(self, given: str, head: str) -> str:
         """The input, without the words at its end that do not fit."""
-        if self.count(head + body(given)) <= self.max_words:
+        if self.size(head + body(given)) <= self.max_words:
             return given
         parts = given.split()
         fits = bisect_right(
             range(len(parts) + 1),
             self.max_words,
-            key=lambda n: self.count(head + body(" ".join(parts[:n]))),
+            key=lambda n: self.size(head + body(" ".join(parts[:n]))),
         )
         return " ".join(parts[: max(fits - 1, 0)])
 

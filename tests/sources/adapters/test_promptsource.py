@@ -73,6 +73,13 @@ def test_templates_by_name_and_by_task(file: str) -> None:
         get_format({"name": "promptsource", "template": file, "names": ["entail"]})
 
 
+def test_the_file_is_read_once(file: str) -> None:
+    adapter = PromptSource(file)
+    Path(file).write_text(FILE.replace("entails", "implies"))
+    assert adapter(RAW)[0]["template"] == "entails"
+    assert repr(PromptSource(file)) != repr(adapter)
+
+
 def test_bars_in_the_data_survive() -> None:
     row = inline("{{ a }} ||| {{ answer_choices[0] }}", {"a": "x ||| y", "b": "p|||q"}, "{{ b }}")
     assert (row["prompt"], row["completion"], row["choices"]) == ("x ||| y", "p|||q", ["p|||q"])

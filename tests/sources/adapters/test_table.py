@@ -101,6 +101,11 @@ def test_adapters_travel_to_worker_processes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_the_repr_names_the_settings_and_no_address(name: str) -> None:
+    assert " at 0x" not in repr(ADAPTERS[name])  # it is part of the cache's key
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_adapters_show_a_row(name: str) -> None:
     assert "{" in (FORMATS[name].__doc__ or "")
 
