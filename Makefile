@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+BENCHES := $(filter-out benchmarks/measure.py,$(wildcard benchmarks/*.py))
+
 .PHONY: setup demo test check bench
 
 setup: $(READY)
@@ -26,8 +28,7 @@ check: setup
 	$(BIN)/mypy
 
 bench: setup
-	@set -e; for bench in benchmarks/*.py; do \
-	  test -e "$$bench" || continue; \
+	@set -e; for bench in $(BENCHES); do \
 	  name=$$(basename "$$bench" .py); mkdir -p benchmarks/results; \
 	  $(BIN)/python "$$bench" --json "benchmarks/results/$$name.json"; \
 	done

@@ -22,7 +22,7 @@ from transformers import (
 
 from posttrain.attention import set_attention
 from posttrain.errors import MissingExtraError, ModelError, first_line
-from posttrain.tokens import load_template
+from posttrain.tokens import load_template, stop_ids
 
 
 @dataclass(frozen=True)
@@ -283,13 +283,21 @@ def merge_adapter(
     return merged
 
 
+def stop_where_trained(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let generation stop at the end of a turn too, where the template has a token for it."""
+    stops = stop_ids(tokenizer) if tokenizer.chat_template else []
+    if len(stops) > 1 and getattr(model, "generation_config", None) is not None:
+        model.generation_config.eos_token_id = stops
+
+
 def save_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     state: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint that loads with `from_pretrained` and nothing else."""
+    """Write a checkpoint that loads with `from_pretrained`, and stops where it was trained to."""
+    stop_where_trained(model, tokenizer)
     model.save_pretrained(folder, state_dict=dict(state) if state is not None else None)
     tokenizer.save_pretrained(folder)
     name_scalar_head(folder)

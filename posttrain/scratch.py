@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from posttrain.errors import RecipeError
-from posttrain.tokens import load_template
+from posttrain.tokens import Tokenizer, load_template
 
 PAD, EOS = "<pad>", "</s>"
 LEGACY = ("rope_theta", "rope_scaling")  # read by every configuration, held under another name
@@ -22,9 +22,10 @@ def new_tokenizer(
     texts: Iterable[str], vocab_size: int, chat_template: str | None
 ) -> PreTrainedTokenizerFast:
     """Byte-level BPE trained on texts; every digit is a token, so that sums can be learnt."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers, trainers
 
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = Backend(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -42,6 +43,9 @@ def new_tokenizer(
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS)
     if chat_template:
         fast.chat_template = load_template(chat_template)
+        end = Tokenizer(fast, max_length=1).marks.end
+        if end != fast.eos_token:  # the template ends a turn with a token of its own
+            fast.add_special_tokens({"additional_special_tokens": [end]})
     return fast
 
 

@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.attention import use_attention
 from posttrain.formats import Message
-from posttrain.tokens import render
+from posttrain.tokens import render, stop_ids
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,10 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[
     """Every token that ends an answer: the tokenizer's EOS and those of the generation config."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     extra = configured if isinstance(configured, list) else [configured]
-    return sorted({i for i in [tokenizer.eos_token_id, *extra] if i is not None})
+    known = [tokenizer.eos_token_id, *extra]
+    if tokenizer.chat_template:
+        known += stop_ids(tokenizer)  # llama-3 ends a turn with a token that is not EOS
+    return sorted({i for i in known if i is not None})
 
 
 @dataclass(frozen=True)

@@ -95,28 +95,35 @@ def build_mixture(
     parts = []
     for entry in datasets:
         source = entry if isinstance(entry, Source) else Source(**entry)
-        opened, told = opener(source, seed), partial(progress, source_name(source))
-        mine = plan.of(source)
-        store = read_source(source, opened, mine, bad_rows, workers, told)
-        parts.append(Part(source, opened, mine, store))
+        told = partial(progress, source_name(source))
+        parts.append(read_part(source, opener(source, seed), plan, bad_rows, workers, told))
     judge(parts, len(plan.filters))
     rates = contamination(parts, guard)
     for part in parts:
         keep(part)
     take(parts, seed, mixing, eval_fraction, token_budget, count_tokens, token_lengths)
     rows, held_out = in_order(parts, seed), Rows.of([(p.store, p.name, p.held_out) for p in parts])
-    entries = [account(part) for part in parts]
-    held = {"fraction": eval_fraction, "rows": len(held_out)}
-    manifest = {
-        "seed": seed,
-        "rows": len(rows),
-        "sources": entries,
-        **({"mixing": dict(mixing)} if mixing else {}),
-        **({"contamination": rates, "decontaminate": guard.record()} if guard else {}),
-        **({"held_out": held} if eval_fraction else {}),
-        "order_sha256": order_hash(rows, entries),
-    }
-    return Mixture(rows, manifest, held_out, parts)
+    manifest = {"seed": seed, "rows": len(rows), "sources": [account(part) for part in parts]}
+    if mixing:
+        manifest["mixing"] = dict(mixing)
+    if guard:
+        manifest |= {"contamination": rates, "decontaminate": guard.record()}
+    if eval_fraction:
+        manifest["held_out"] = {"fraction": eval_fraction, "rows": len(held_out)}
+    return Mixture(rows, manifest | {"order_sha256": order_hash(rows, manifest)}, held_out, parts)
+
+
+def read_part(
+    source: Source,
+    opened: Opened,
+    plan: Plan,
+    bad_rows: str,
+    workers: int | None,
+    told: Callable[[int], None],
+) -> Part:
+    """Read one source as the stage's plan says."""
+    mine = plan.of(source)
+    return Part(source, opened, mine, read_source(source, opened, mine, bad_rows, workers, told))
 
 
 def keep(part: Part) -> None:
@@ -186,10 +193,10 @@ def in_order(parts: Sequence[Part], seed: int) -> Rows:
     return rows.reordered(shuffle(len(rows), random.Random(f"{seed}/shuffle")))
 
 
-def order_hash(rows: Rows, entries: Sequence[Mapping[str, Any]]) -> str:
+def order_hash(rows: Rows, manifest: Mapping[str, Any]) -> str:
     """Hash of all rows in their order: of each source's rows, and of which comes when."""
     mark = hashlib.sha256()
-    for entry in entries:
+    for entry in manifest["sources"]:
         mark.update(f"{entry['source']} {entry['rows_sha256']}\n".encode())
     mark.update(rows.which.tobytes())
     mark.update(rows.row.tobytes())

@@ -1,11 +1,10 @@
 """Byte-level BPE with a memory: text is split where no token can cross, and no piece is done twice.
 
 A byte-level tokenizer first cuts text into words with a regular expression, then merges bytes
-inside each word. With the expressions of `KNOWN` a match always ends where `patterns` cuts: none
-goes on over a space that follows a visible character, or past a line end to a visible one, and the
-last of several spaces goes to the word behind it. None looks back, and what is looked ahead for is
-the same at the end of a piece. So the tokens of the pieces are the tokens of the whole. Pieces
-repeat: most are found in a dictionary.
+inside each word. In the expressions of `KNOWN` no match goes on over a space that follows a visible
+character, none looks back, and what is looked ahead for (no visible character) is the same at the
+end of a piece. So text may be cut before a space between two visible characters, and the tokens of
+the pieces are the tokens of the whole. Pieces repeat: most are found in a dictionary.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ KNOWN = {
     rf"{CONTRACTION}|{WORD}|\p{{N}}|{REST}",  # Qwen 2 and 3
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # GPT-2
 }
+CUT = re.compile(r"(?<=[!-~])(?= [!-~])")
+INNER = re.compile(r" [!-~](?:.*[!-~])?", re.DOTALL)  # pieces that `CUT` would part again if joined
 LONGEST = 64  # characters of a piece worth remembering
 MOST = 300_000  # pieces remembered, about 60 MB
 TOGETHER = 256  # unseen pieces encoded as one text
@@ -57,7 +58,7 @@ def byte_level(backend: Tokenizer) -> bool:
 
 
 def cuttable(backend: Tokenizer) -> bool:
-    """Whether `patterns` is safe: a known way to find words, and no special token with a space."""
+    """Whether `CUT` is safe: a known way to find words, and no special token with a space."""
     *before, last = steps(backend)
     added = backend.get_added_tokens_decoder().values()
     return (
@@ -104,28 +105,6 @@ def byte_lengths(backend: Tokenizer) -> tuple[NDArray[np.int64], NDArray[np.bool
     return lengths, continues
 
 
-def patterns(backend: Tokenizer) -> tuple[re.Pattern[str], list[re.Pattern[str]]]:
-    """Where text may be cut, and the forms of pieces of which any number may be joined.
-
-    The last of several spaces begins a piece only where words are found in it and what follows at
-    once: a digit or a special token may be parted from its spaces before any word is looked for.
-    """
-    added = backend.get_added_tokens_decoder().values()
-    apart = {*"0123456789", *(token.content[:1] for token in added)}
-    word = "".join(re.escape(chr(c)) for c in range(0x21, 0x7F) if chr(c) not in apart)
-    cut = (
-        r"(?<=[!-~])(?= [!-~])"  # before a space between visible characters
-        rf"|(?<=[ \n\t])(?= [{word}])"  # before the last of several spaces
-        r"|(?<=[!-~]\n)(?=[!-~])"  # after the only line end between visible characters
-    )
-    forms = (
-        r" [!-~](?:.*[!-~])?",
-        rf" (?=[{word}])(?:.*[!-~])\n",
-        r"(?:[!-~].*)?[!-~]\n",
-    )
-    return re.compile(cut), [re.compile(form, re.DOTALL) for form in forms]
-
-
 class Words:
     """Encodes texts piece by piece, from memory where it can.
 
@@ -137,12 +116,11 @@ class Words:
     def __init__(self, backend: Tokenizer, lengths: NDArray[np.int64]) -> None:
         self.backend = backend
         self.lengths = lengths
-        self.cut, self.forms = patterns(backend)
         self.known: dict[str, bytes] = {}  # int32 ids as bytes: small, and quick to join
 
     def encode(self, texts: Sequence[str]) -> list[bytes]:
         """Token ids of each text, as the bytes of an int32 array."""
-        pieces = [self.cut.split(text) for text in texts]
+        pieces = [CUT.split(text) for text in texts]
         if len(self.known) > MOST:
             self.known = {}
         new = set(chain.from_iterable(pieces)).difference(self.known)
@@ -156,11 +134,8 @@ class Words:
 
     def learn(self, new: list[str]) -> None:
         """Encode unseen pieces; the short ones many at once, since a call costs more than they."""
-        short = [p for p in new if len(p) <= LONGEST]
-        groups = []
-        for form in self.forms:
-            alike = [p for p in short if form.fullmatch(p)]
-            groups += [alike[i : i + TOGETHER] for i in range(0, len(alike), TOGETHER)]
+        inner = [p for p in new if len(p) <= LONGEST and INNER.fullmatch(p)]
+        groups = [inner[i : i + TOGETHER] for i in range(0, len(inner), TOGETHER)]
         texts = ["".join(group) for group in groups]
         joined = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         for group, encoding in zip(groups, joined, strict=True):

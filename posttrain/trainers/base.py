@@ -35,6 +35,7 @@ from posttrain.models import (
     load_model,
     load_tokenizer,
     resize_to,
+    stop_where_trained,
 )
 from posttrain.packing import Collator, forward_inputs
 from posttrain.tokens import Tokenizer, tokenize
@@ -350,6 +351,7 @@ def ready(
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
     set_attention(bare)
     resize_to(bare, tokenizer)
+    stop_where_trained(bare, tokenizer)
     return model, tokenizer
 
 

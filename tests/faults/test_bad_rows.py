@@ -30,7 +30,7 @@ def turns(*messages: Any) -> str:
 
 # what happens: "kept" (as it is), the name of a repair, or "dropped"
 ROWS: dict[str, tuple[str | bytes, str]] = {
-    "wrong role order": (turns(ANSWER, USER, ANSWER), "kept"),
+    "wrong role order": (turns(ANSWER, USER, ANSWER), "starts with an answer"),
     "two user turns": (turns(USER, USER, ANSWER), "kept"),
     "no answer": (turns(USER), "dropped"),
     "missing content": (turns({"role": "user"}, ANSWER), "dropped"),
@@ -108,6 +108,8 @@ def test_a_bad_row_is_repaired_or_dropped_and_counted(
         assert lost == 0 and sum(entry["repairs"].values()) >= 1
     elif fate == "cut":  # the whole row is prompt within max_length: nothing is left to train on
         assert lost == 1 and "no trained token is left" in next(iter(entry["dropped"]))
+    elif fate == "starts with an answer":
+        assert lost == 1 and fate in next(iter(entry["dropped"]))
     elif fate == "dropped":
         assert lost == 1
     for reason in entry["dropped"]:
@@ -133,7 +135,11 @@ def test_mixed_types_in_a_column(build: Callable[..., dict[str, Any]], tmp_path:
 def test_a_truncated_gzip_names_the_file(tmp_path: Path, checkpoint: Path) -> None:
     whole = gzip.compress("".join(json.dumps(GOOD) + "\n" for _ in range(2000)).encode())
     (tmp_path / "rows.jsonl.gz").write_bytes(whole[:-20])
-    stage = {"datasets": [{"path": str(tmp_path / "rows.jsonl.gz")}], "bad_rows": "drop", "max_length": 64}
+    stage = {
+        "datasets": [{"path": str(tmp_path / "rows.jsonl.gz")}],
+        "bad_rows": "drop",
+        "max_length": 64,
+    }
     recipe = {"name": "x", "model_name_or_path": str(checkpoint), "stages": [{"sft": stage}]}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.raises(DataError, match=r"rows\.jsonl\.gz is damaged"):

@@ -124,6 +124,6 @@ def test_pairs_prefer_the_wording_or_the_right_number() -> None:
 def test_a_source_has_a_seed_of_its_own() -> None:
     def rows(seed: int | None, recipe_seed: int) -> Any:
         source = Source(path="generated:tiny_text", num_samples=5, seed=seed)
-        return open_source(source, recipe_seed).rows
+        return list(open_source(source, recipe_seed).rows)
 
     assert rows(None, 1) == rows(1, 2) != rows(None, 2)

@@ -262,3 +262,26 @@ def test_an_unknown_reduction_and_a_missing_model_are_refused(tmp_path: Path) ->
         config(tmp_path, loss_reduction="mean")
     with pytest.raises(ModelError, match="does not exist"):
         SFTTrainer(model=str(tmp_path / "nowhere"), args=config(tmp_path), train_dataset=TOKENS)
+
+
+@pytest.mark.parametrize("template", ["llama-3", "chatml"])
+def test_a_saved_model_stops_where_it_was_trained_to(tmp_path: Path, template: str) -> None:
+    """The end of a turn is a token of its own there, and not the tokenizer's EOS."""
+    from posttrain.generation.local import eos_ids
+    from posttrain.scratch import new_model, new_tokenizer
+    from posttrain.tokens import stop_ids
+
+    tokenizer = new_tokenizer(["What is two and two? It is four."] * 4, 320, template)
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 256}
+    new_model({"model_type": "llama", **shape, **heads}, tokenizer, tmp_path / "start", 0)
+    rows = [{"prompt": "two and two?", "completion": "four"}] * 4
+    args = config(tmp_path / "run", max_length=256)
+    trainer = SFTTrainer(str(tmp_path / "start"), args, train_dataset=rows)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "model"))
+    stops = stop_ids(tokenizer)
+    assert len(stops) == 2 and tokenizer.eos_token_id in stops
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert sorted(saved.generation_config.eos_token_id) == stops
+    assert eos_ids(saved, tokenizer) == stops
