@@ -7,6 +7,7 @@ and its result comes back as JSON.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -34,8 +35,8 @@ def in_child(function: Callable[..., Any], *args: Any) -> tuple[Any, float, floa
         args: JSON values.
 
     Returns:
-        The result, the seconds it took without the start of Python, and the peak resident memory
-        in MB of the process and its children together.
+        The result, the seconds it took without the start of Python, and the peak memory in MB of
+        the process and its children together (proportional set size).
 
     Raises:
         RuntimeError: the process failed; with the end of what it wrote.
@@ -69,24 +70,24 @@ def in_child(function: Callable[..., Any], *args: Any) -> tuple[Any, float, floa
 
 
 def family_mb(root: int) -> float:
-    """Resident memory of a process and all below it, in MB; pages they share count once each."""
+    """Memory of a process and all below it, in MB; a page that several share counts once (PSS)."""
     children: dict[int, list[int]] = {}
-    pages: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            pages[int(entry.name)] = int(fields[21])
             children.setdefault(int(fields[1]), []).append(int(entry.name))
         except (OSError, IndexError, ValueError):
             continue  # it ended while we looked
     todo, total = [root], 0
     while todo:
         pid = todo.pop()
-        total += pages.get(pid, 0)
+        with contextlib.suppress(OSError):  # it ended while we looked
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += int(rollup.split("Pss:", 1)[1].split()[0])
         todo += children.get(pid, [])
-    return total * resource.getpagesize() / 2**20
+    return total / 1024
 
 
 class Watch(threading.Thread):

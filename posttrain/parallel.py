@@ -24,7 +24,8 @@ from typing import Any, BinaryIO
 from posttrain.errors import DataError, PosttrainError, RunError
 
 ALONE = 2  # chunks done in this process before workers are worth their start
-AHEAD = 3  # chunks per worker that may wait, done or not, so that memory stays bounded
+QUEUED = 2  # chunks given to each worker: one that it does, and the next
+AHEAD = 4  # chunks per worker that may wait, done or not, so that memory stays bounded
 SERVE = "import sys; sys.path[:] = {path!r}; from posttrain.parallel import serve; serve()"
 
 
@@ -50,28 +51,29 @@ def ordered(
 ) -> Iterator[Any]:
     """`make(setup)` gives a function; its answers to `chunks`, in their order.
 
-    The first chunks are done here: small data never pays for workers.
+    The first chunks are done here, for small data never pays for workers; and later ones too,
+    whenever every worker has enough to do.
 
     Args:
         make: module-level; called once per process.
         setup: what it needs; pickled once per worker.
         chunks: read a little ahead of the answers.
-        workers: processes; default `num_workers()`.
+        workers: processes, this one included; default `num_workers()`.
 
     Raises:
         PosttrainError: as raised by the function, wherever it ran.
         RunError: a worker died.
     """
-    workers = workers or num_workers()
+    children = (workers or num_workers()) - 1
     rest = iter(chunks)
     function = make(setup)
-    for chunk in islice(rest, ALONE if workers > 1 else None):
+    for chunk in islice(rest, ALONE if children else None):
         yield function(chunk)
     first = next(rest, None)
     if first is None:
         return
     idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-    everyone = [Worker(make, setup) for _ in range(workers)]
+    everyone = [Worker(make, setup) for _ in range(children)]
     for worker in everyone:
         idle.put(worker)
 
@@ -82,12 +84,15 @@ def ordered(
         finally:
             idle.put(worker)
 
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(children)
     pending: deque[Future[Any]] = deque()
     try:
         for chunk in chain([first], rest):
-            pending.append(pool.submit(call, chunk))
-            if len(pending) > AHEAD * workers:
+            if sum(not future.done() for future in pending) < QUEUED * children:
+                pending.append(pool.submit(call, chunk))
+            else:
+                pending.append(done_here(function, chunk))
+            while pending and (pending[0].done() or len(pending) > AHEAD * children):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
@@ -97,6 +102,13 @@ def ordered(
         for worker in everyone:
             worker.close()
         pool.shutdown(wait=True)
+
+
+def done_here(function: Callable[[Any], Any], chunk: Any) -> Future[Any]:
+    """A chunk that this process does itself while the workers are busy."""
+    future: Future[Any] = Future()
+    future.set_result(function(chunk))
+    return future
 
 
 class Worker:
