@@ -27,7 +27,6 @@ from posttrain.pipeline.data import (
     stage_data,
     stage_mixture,
 )
-from posttrain.pipeline.evaluate import prepare_tasks
 from posttrain.pipeline.folder import read_object, write_json
 from posttrain.pipeline.guard import guard_of
 from posttrain.pipeline.text_rows import save_text
@@ -95,7 +94,7 @@ def build_all(
     """Every stage into one folder."""
     refuse_changed(recipe, locked)
     tokenizer = base_tokenizer(recipe)
-    guard = guard_of(recipe, prepare_tasks(recipe, False))
+    guard = guard_of(recipe)
     folder.mkdir(parents=True)
     manifests = {}
     for stage in recipe.stages:
@@ -208,7 +207,7 @@ def show_data(recipe_path: str | Path, *, overrides: Any = ()) -> None:
     recipe = read_recipe(recipe_path, overrides)
     check(recipe, recipe_path)
     tokenizer, console = base_tokenizer(recipe), Console()
-    guard = guard_of(recipe, prepare_tasks(recipe, False))
+    guard = guard_of(recipe)
     for stage in recipe.stages:
         data = stage_data(recipe, stage, tokenizer, guard=guard)
         for line in describe(stage_name(stage), account(data)):
@@ -223,7 +222,7 @@ def stats_data(recipe_path: str | Path, *, overrides: Any = ()) -> dict[str, Any
     recipe = read_recipe(recipe_path, overrides)
     check(recipe, recipe_path)
     tokenizer = base_tokenizer(recipe)
-    guard = guard_of(recipe, prepare_tasks(recipe, False))
+    guard = guard_of(recipe)
     return {
         stage_name(stage): account(stage_data(recipe, stage, tokenizer, guard=guard))
         for stage in recipe.stages

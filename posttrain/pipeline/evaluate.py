@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from posttrain.pipeline.run import Run
 
 
-def prepare_tasks(recipe: Recipe, smoke: bool) -> list[Any]:
+def prepare_tasks(recipe: Recipe, smoke: bool = False) -> list[Any]:
     """The recipe's tasks with their rows, read before anything is trained."""
     tasks = []
     for spec in eval_tasks(recipe.eval):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,7 @@ def prepare(state: Run, plan: list[Planned]) -> None:
         if not state.smoke:
             check_context(item.stage, config)
     state.tasks = prepare_tasks(recipe, state.smoke)
-    guard = guard_of(recipe, state.tasks) if state.main else None
+    guard = guard_of(recipe, partial(prepare_tasks, smoke=state.smoke)) if state.main else None
     mixtures = {item.name: stage_data(state, item, tokenizer, guard) for item in plan}
     if state.main:
         locked = read_object(root / "mixture.lock") if (root / "mixture.lock").is_file() else {}
@@ -203,9 +204,7 @@ def prepare(state: Run, plan: list[Planned]) -> None:
 
 def stage_data(state: Run, item: Planned, tokenizer: Any, guard: Guard | None) -> dict[str, Any]:
     """Build a stage's data once; the other processes wait for the file that says it is whole."""
-    marker = item.folder / "data" / "mixture.json"
-    found = state.folder.manifest(item.folder)
-    if state.main and not (found and found.get("data") == item.key and marker.is_file()):
+    if state.main and not built(state, item):
         data = item.folder.with_name(f".{item.folder.name}.data")
         shutil.rmtree(data, ignore_errors=True)
         opener = state.opener(item.stage)
@@ -223,14 +222,20 @@ def stage_data(state: Run, item: Planned, tokenizer: Any, guard: Guard | None) -
         os.replace(data, item.folder / "data")
         os.replace(item.folder / "data" / "samples.txt", item.folder / "samples.txt")
         write_json(item.folder / MANIFEST, manifest | {"data": item.key})
-        found = manifest
         for line in describe(item.name, mixture):
             say(line)
-    elif state.main and guard is not None and found:
-        warn_unchecked(state, item, found["mixture"], guard)
-    while not state.main and not marker.is_file():  # no collective: it would time out
+    elif state.main and guard is not None:
+        warn_unchecked(state, item, read_json(item.folder / MANIFEST)["mixture"], guard)
+    while not state.main and not built(state, item):  # no collective: it would time out
         time.sleep(0.2)
-    return dict((found or read_json(item.folder / MANIFEST))["mixture"])
+    return dict(read_json(item.folder / MANIFEST)["mixture"])
+
+
+def built(state: Run, item: Planned) -> bool:
+    """Whether the data of a stage is there: this run's, not what an earlier recipe left."""
+    found = state.folder.manifest(item.folder)
+    marker = item.folder / "data" / "mixture.json"
+    return bool(found and found.get("data") == item.key and marker.is_file())
 
 
 def warn_unchecked(state: Run, item: Planned, mixture: dict[str, Any], guard: Guard) -> None:
