@@ -1,7 +1,9 @@
 """Memory of a mixture of generated rows: flat in their number.
 
 The peer is what most libraries do: `datasets` builds the same rows with `Dataset.from_generator`
-and shuffles them. It maps its file into memory, which counts as resident while it is read.
+and shuffles them. It maps its file into memory, which counts as resident while it is read. It is
+the faster of the two, for it checks nothing: ours reads every row as a conversation, counts what it
+drops and hashes what it keeps.
 """
 
 from __future__ import annotations
@@ -61,11 +63,13 @@ def run(quick: bool) -> dict[str, Any]:
     return {
         "bench": "data",
         "case": "mixture",
-        "ours": whole / seconds,
-        "peer": whole / peer_seconds,
+        "ours": peak,
+        "peer": peer_peak,
         "peer_name": "datasets.Dataset.from_generator + shuffle",
-        "unit": "rows/s",
-        "ratio": peer_seconds / seconds,
+        "unit": "MB at most",
+        "ratio": peer_peak / peak,
+        "ours_rows_per_s": whole / seconds,
+        "peer_rows_per_s": whole / peer_seconds,
         "ours_peak_mb": peak,
         "peer_peak_mb": peer_peak,
         "ours_peak_mb_half": answers["half"][2],

@@ -95,7 +95,7 @@ def stats(
 def lock(
     ctx: typer.Context,
     recipe: RecipePath,
-    out: Annotated[Path | None, option("--out", "Default: mixture.lock beside the recipe.")] = None,
+    out: Annotated[Path | None, option("--out", "Default: beside RECIPE.")] = None,
 ) -> None:
     """Write the lock file of a recipe's data: revisions, hashes, counts and order."""
     overrides = overrides_of(ctx, recipe)

@@ -134,7 +134,7 @@ def keep(part: Part) -> None:
     """
     kept = np.ones(part.store.rows, bool)
     kept[list(part.dropped)] = False
-    part.kept = np.flatnonzero(kept)
+    part.kept = np.flatnonzero(kept).astype(np.int32)
     if not len(part.kept):
         dropped = account(part)["dropped"]
         top = sorted(dropped.items(), key=lambda item: -item[1])[:3]
@@ -172,6 +172,7 @@ def take(
         if token_lengths or count_tokens:
             lengths = partial(lengths_of, part, count_tokens, token_lengths)
         part.taken = draw(part.kept, part.source, random.Random(mark), count, budget, lengths)
+        part.kept = part.kept[:0]  # it is as large as the source
 
 
 def lengths_of(
@@ -198,6 +199,6 @@ def order_hash(rows: Rows, manifest: Mapping[str, Any]) -> str:
     mark = hashlib.sha256()
     for entry in manifest["sources"]:
         mark.update(f"{entry['source']} {entry['rows_sha256']}\n".encode())
-    mark.update(rows.which.tobytes())
-    mark.update(rows.row.tobytes())
+    mark.update(rows.which.data)
+    mark.update(rows.row.data)
     return mark.hexdigest()

@@ -66,9 +66,9 @@ class Part:
     plan: Plan
     store: Store
     dropped: dict[int, tuple[str, str]] = field(default_factory=dict)
-    kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    held_out: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    taken: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    held_out: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    taken: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     matches: list[tuple[int, int, int, float]] = field(default_factory=list)
 
     @property

@@ -26,7 +26,7 @@ class Rows(Sequence[Row]):
     stores: list[Store] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     which: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
-    row: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    row: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
 
     @classmethod
     def of(cls, parts: Sequence[tuple[Store, str, np.ndarray]]) -> Rows:
@@ -36,7 +36,7 @@ class Rows(Sequence[Row]):
             [store for store, _, _ in parts],
             [name for _, name, _ in parts],
             np.concatenate([*which, np.empty(0, np.uint16)]),
-            np.concatenate([*(rows for _, _, rows in parts), np.empty(0, np.int64)]),
+            np.concatenate([*(rows for _, _, rows in parts), np.empty(0, np.int32)]),
         )
 
     def reordered(self, order: np.ndarray) -> Rows:

@@ -173,7 +173,8 @@ def build_stage(
     manifest["data_sha256"] = save(data.train, folder)
     if len(data.held_out):
         save(data.held_out, folder / HELD_OUT)
-    write_text(folder / "samples.txt", frame([show(row, tokenizer) for row in samples(data.train)]))
+    shown = [(row["source"], show(row, tokenizer)) for row in samples(data.train)]
+    write_text(folder / "samples.txt", frame(describe(stage_name(stage), manifest), shown))
     write_json(folder / "mixture.json", manifest)
     return manifest, data.mixture
 
@@ -225,11 +226,10 @@ def histogram(lengths: np.ndarray) -> dict[str, Any]:
     }
 
 
-def frame(shown: list[str]) -> str:
-    """Samples one after another, told apart by a rule."""
-    rule = "=" * 80
-    head = "Trained tokens stand between ⟦ and ⟧.\n"
-    return head + "".join(f"{rule}\n{text}\n" for text in shown)
+def frame(lines: Sequence[str], shown: Sequence[tuple[str, str]]) -> str:
+    """What became of each source, and samples of it one after another."""
+    head = "\n".join([*lines, "", "Trained tokens stand between ⟦ and ⟧."])
+    return head + "".join(f"\n{f' {name} ':=^80}\n{text}" for name, text in shown) + "\n"
 
 
 def stage_rows(folder: Path) -> Dataset:

@@ -122,7 +122,8 @@ def build_all(
 
 def find_lock(given: str | Path, out: Path, recipe: Path) -> dict[str, Any]:
     """The lock file that was named, or the nearest: in `out`, beside the recipe, or here."""
-    places = [Path(given)] if str(given) else [out / LOCK, recipe.parent / LOCK, Path(LOCK)]
+    beside = [recipe.with_suffix(".lock"), recipe.parent / LOCK]
+    places = [Path(given)] if str(given) else [out / LOCK, *beside, Path(LOCK)]
     for place in places:
         if place.is_file():
             found = read_object(place)
@@ -186,7 +187,7 @@ def write_contamination(path: Path, mixture: Mixture, guard: Guard | None) -> No
 
 def lock_data(recipe_path: str | Path, out: str | Path | None, *, overrides: Any = ()) -> Path:
     """`posttrain data lock`: build everything, keep the lock file only."""
-    path = Path(out) if out else Path(recipe_path).parent / LOCK
+    path = Path(out) if out else Path(recipe_path).with_suffix(".lock")
     recipe = read_recipe(recipe_path, overrides)
     check(recipe, recipe_path)
     aside = path.with_name(f".{path.name}.part")

@@ -143,7 +143,7 @@ def test_where_a_lock_is_looked_for(project: Project, monkeypatch: pytest.Monkey
     with pytest.raises(RunError, match="make one with `posttrain data lock`"):
         project.build(locked="")
     path = lock_data(project.path, None)
-    assert path == project.folder / "mixture.lock"
+    assert path == project.folder / "recipe.lock"
     project.build(locked="")
     project.write(project.one, rows(30, 9))
     with pytest.raises(DataError, match=r"one\.jsonl' changed"):
