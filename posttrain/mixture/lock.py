@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,8 @@ def lock(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         sources = [{k: s[k] for k in SOURCE if k in s} for s in manifest["sources"]]
         settings = {k: manifest[k] for k in STAGE if k in manifest}
         stages[name] = {"version": VERSION, **settings, "sources": sources}
-    return stages
+    found: dict[str, Any] = json.loads(json.dumps(stages))  # as it will be read: tuples are lists
+    return found
 
 
 def check_sources(

@@ -6,12 +6,13 @@ import gzip
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from posttrain.errors import DataError
 from posttrain.filters.dedup import MODES, dedup_file
+from posttrain.filters.exact_duplicates import PROVENANCE
 from posttrain.formats import Row
 from posttrain.pipeline.folder import write_json
 from posttrain.sources.chunks import parse_line
@@ -36,7 +37,10 @@ def dedup_rows(
         raise DataError(f"--threshold must be above 0 and at most 1, got {threshold}")
     if out.resolve() == file.resolve() or out.is_dir():
         raise DataError(f"--out {out} must be a file of its own")
-    keep, groups = dedup_file((row for row, _ in rows_of(file)), threshold, mode)
+    rows_read = (row for row, _ in rows_of(file))
+    if mode == "near":  # whatever the fields are called, what they say is compared
+        rows_read = ({"text": "\n".join(texts_in(row))} for row in rows_read)
+    keep, groups = dedup_file(rows_read, threshold, mode)
     kept, rows = np.array(keep, np.int64), 0
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.part")
@@ -58,6 +62,19 @@ def dedup_rows(
 def writing(aside: Path, out: Path) -> IO[bytes]:
     """The file that is written, compressed as its final name says."""
     return gzip.open(aside, "wb") if out.suffix == ".gz" else aside.open("wb")  # type: ignore[return-value]
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text of a row but its provenance, in order."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if name not in PROVENANCE and name != "role":
+                yield from texts_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts_in(inner)
 
 
 def rows_of(file: Path) -> Iterator[tuple[Row, bytes]]:

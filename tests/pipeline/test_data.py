@@ -94,7 +94,8 @@ def test_what_is_written(project: Project) -> None:
 
 
 def test_a_build_is_replayed_bit_for_bit(project: Project) -> None:
-    project.stage["datasets"][0]["fraction"] = 0.5
+    project.stage["datasets"][0] |= {"fraction": 0.5, "filters": ["empty_turns"]}
+    with_evaluation(project)
     first = project.build("first")
     second = project.build("second", locked=first / "mixture.lock")
     name = "data-00000-of-00001.arrow"
