@@ -32,7 +32,7 @@ from posttrain.pipeline.guard import guard_of
 from posttrain.pipeline.text_rows import save_text
 from posttrain.recipe import Recipe, stage_name
 from posttrain.sources import open_source
-from posttrain.tokens import show_rich
+from posttrain.tokens import show, show_rich
 
 LOCK = "mixture.lock"
 
@@ -202,8 +202,9 @@ def lock_data(recipe_path: str | Path, out: str | Path | None, *, overrides: Any
 
 
 def show_data(recipe_path: str | Path, *, overrides: Any = ()) -> None:
-    """`posttrain data show`: rows of every source as the model sees them, trained tokens green."""
+    """`posttrain data show`: rows of every source as the model sees them, trained tokens marked."""
     from rich.console import Console
+    from rich.text import Text
 
     recipe = read_recipe(recipe_path, overrides)
     check(recipe, recipe_path)
@@ -212,10 +213,12 @@ def show_data(recipe_path: str | Path, *, overrides: Any = ()) -> None:
     for stage in recipe.stages:
         data = stage_data(recipe, stage, tokenizer, guard=guard)
         for line in describe(stage_name(stage), account(data)):
-            console.print(line, style="bold", markup=False)
+            console.print(line, style="bold", markup=False, soft_wrap=True)
         for row in samples(data.train):
             console.rule(f"{stage_name(stage)}: {row['source']}")
-            console.print(show_rich(row, tokenizer))
+            # where there is no colour, trained tokens stand between marks
+            plain = Text(show(row, tokenizer))
+            console.print(show_rich(row, tokenizer) if console.is_terminal else plain)
 
 
 def stats_data(recipe_path: str | Path, *, overrides: Any = ()) -> dict[str, Any]:

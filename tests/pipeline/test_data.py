@@ -16,7 +16,7 @@ from datasets import load_from_disk
 import posttrain.tokens.stores as stores
 from posttrain.errors import DataError, RunError
 from posttrain.formats import to_row
-from posttrain.pipeline import build_data
+from posttrain.pipeline import build_data, show_data
 from posttrain.pipeline.data_commands import lock_data, stats_data
 
 WORDS = ["red", "green", "blue", "one", "two", "three", "four", "five", "cat", "dog", "horse"]
@@ -302,3 +302,10 @@ def test_a_folder_that_is_not_empty_is_not_written_over(project: Project) -> Non
     with pytest.raises(RunError, match="is not empty"):
         project.build()
     assert (out / "mine.txt").read_text() == "mine"
+
+
+def test_show_marks_what_is_trained(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    show_data(project.path)
+    shown = capsys.readouterr().out
+    assert "sft: one: 30 of 30 rows" in shown and "% trained" in shown
+    assert shown.count("⟦") == 6 and "</s>⟧" in shown
