@@ -1,19 +1,16 @@
 """One training file against evaluation files: a clean copy and a report, in one pass.
 
-Lines stream through in chunks of constant size. From the 20,000th row on the chunks are searched
-by worker processes, one per core; whatever the number of cores, the result is the same.
+Lines stream through in chunks of constant size, searched on all cores; whatever their number, the
+result is the same.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import multiprocessing
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +23,10 @@ from posttrain.decontamination.match import Decontaminator, Match
 from posttrain.decontamination.overlap import mark
 from posttrain.decontamination.prompts import Fields, read_eval_file, turns_at
 from posttrain.errors import DataError
+from posttrain.parallel import ordered
 
 CHUNK = 1000  # rows, or
 CHUNK_BYTES = 2**22  # bytes, whatever comes first
-ALONE = 20_000  # rows that are searched before worker processes are worth their start
 MARKED = 100  # matches that the report shows with their text
 
 Chunk = list[tuple[str, bytes]]
@@ -75,8 +72,8 @@ def decontaminate_file(
     finder = Decontaminator(sets, mode, n, threshold, fields, embed)
     counts = Contamination(finder.eval_sets, dataset_threshold, Counter({str(train): 0}))
     found = Found(train, finder, counts)
-    if workers is None:
-        workers = cores() if embed is None else 1  # a model is not sent to other processes
+    if embed is not None:
+        workers = 1  # a model is not sent to other processes
     with ExitStack() as stack:
         clean = stack.enter_context(aside(out))
         written = stack.enter_context(aside(report))
@@ -159,12 +156,6 @@ def check_paths(train: Path, against: Sequence[Path], out: Path, report: Path) -
         raise DataError(f"{path} cannot be both the clean rows and the report; name two files")
 
 
-def cores() -> int:
-    """Processor cores that this process may use; at most 16, for one process feeds them all."""
-    usable = getattr(os, "sched_getaffinity", None)
-    return min(len(usable(0)) if usable else os.cpu_count() or 1, 16)
-
-
 @contextmanager
 def aside(path: Path) -> Iterator[IO[bytes]]:
     """A file that gets its name when all is written; what fails leaves nothing behind."""
@@ -200,55 +191,24 @@ def chunks(path: Path) -> Iterator[Chunk]:
         yield chunk
 
 
-def search_chunk(finder: Decontaminator, chunk: Chunk) -> list[list[Match]]:
-    """The matches of each line."""
-    return finder.matches_of([turns_at(at, parse(at, line), finder.fields) for at, line in chunk])
+def make_search(finder: Decontaminator) -> Callable[[Chunk], list[list[Match]]]:
+    """The worker's function: a chunk -> the matches of each of its lines."""
+
+    def search_chunk(chunk: Chunk) -> list[list[Match]]:
+        turns = [turns_at(place, parse(place, line), finder.fields) for place, line in chunk]
+        return finder.matches_of(turns)
+
+    return search_chunk
 
 
-def search(train: Path, finder: Decontaminator, workers: int) -> Iterator[Searched]:
+def search(train: Path, finder: Decontaminator, workers: int | None) -> Iterator[Searched]:
     """Chunks and their matches, in order."""
-    stream = chunks(train)
-    rows = 0
-    for chunk in stream:
-        yield chunk, search_chunk(finder, chunk)
-        rows += len(chunk)
-        if workers > 1 and rows >= ALONE:
-            break
-    yield from search_in_workers(stream, finder, workers)
+    waiting: deque[Chunk] = deque()
 
+    def feed() -> Iterator[Chunk]:
+        for chunk in chunks(train):
+            waiting.append(chunk)
+            yield chunk
 
-def search_in_workers(
-    stream: Iterator[Chunk], finder: Decontaminator, workers: int
-) -> Iterator[Searched]:
-    """The rest of the chunks; a few wait for each worker, so memory stays where it is."""
-    first = next(stream, None)
-    if first is None:
-        return
-    context = multiprocessing.get_context("spawn")
-    waiting: deque[tuple[Chunk, Future[list[list[Match]]]]] = deque()
-    pool = ProcessPoolExecutor(workers, context, _receive, (finder,))
-    try:
-        waiting.append((first, pool.submit(_search, first)))
-        for chunk in stream:
-            waiting.append((chunk, pool.submit(_search, chunk)))
-            if len(waiting) > 3 * workers:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        for done, future in waiting:
-            yield done, future.result()
-    except BrokenProcessPool as error:
-        raise DataError(f"a worker process died (is there enough memory?): {error}") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_finder: Decontaminator  # of a worker process
-
-
-def _receive(finder: Decontaminator) -> None:
-    global _finder
-    _finder = finder
-
-
-def _search(chunk: Chunk) -> list[list[Match]]:
-    return search_chunk(_finder, chunk)
+    for matches in ordered(make_search, finder, feed(), workers):
+        yield waiting.popleft(), matches

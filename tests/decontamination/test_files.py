@@ -100,7 +100,6 @@ def test_workers_find_the_same(
     train = tmp_path / "many.jsonl"
     train.write_bytes((b"".join(LINES) + b"\n") * 40)
     monkeypatch.setattr(files, "CHUNK", 7)
-    monkeypatch.setattr(files, "ALONE", 20)
     alone = decontaminate_file(**{**paths, "train": train}, workers=1)
     clean = paths["out"].read_bytes()
     assert decontaminate_file(**{**paths, "train": train}, workers=2) == alone
