@@ -13,6 +13,7 @@ from posttrain.mixture.part import Part
 from posttrain.store import key_of
 
 DECONTAMINATE = "decontaminate"
+MOST = 0.5  # share of matching rows above which a source is not cleaned by dropping them
 
 
 def account(part: Part) -> dict[str, Any]:
@@ -98,10 +99,26 @@ def contamination(parts: Sequence[Part], guard: Guard | None) -> list[dict[str, 
         if bad and action == "drop_set":
             reason = f"the source holds too much of {bad[0]['eval_set']}"
             part.dropped = {row: (DECONTAMINATE, reason) for row in range(part.store.rows)}
-        for row, eval_set, _, _ in part.matches if action != "report" else ():
+        if action == "report" or kept_whole(part, rates):
+            continue
+        for row, eval_set, _, _ in part.matches:
             reason = f"it holds a prompt of {sets[eval_set].name}"
             part.dropped.setdefault(row, (DECONTAMINATE, reason))
     return table
+
+
+def kept_whole(part: Part, rates: Sequence[dict[str, Any]]) -> bool:
+    """Whether most rows of a source match, which is then left as it is and told of loudly.
+
+    Such a source is no training set with a leak (the worst of Tülu 3's lost 11.3% of its rows) but
+    the evaluation set itself, or rows that share its wording by construction. Dropping the most of
+    it would clean nothing, and someone has to decide.
+    """
+    matched = len({match[0] for match in part.matches})
+    whole = matched > MOST * part.store.rows
+    for entry in rates if whole else ():
+        entry["kept_whole"] = bool(entry["train_rows"])
+    return whole
 
 
 def too_much(part: Part, worst: dict[str, Any], guard: Guard) -> DataError:

@@ -262,9 +262,16 @@ def describe(stage: str, manifest: Mapping[str, Any]) -> list[str]:
         lines.append(line)
     for entry in manifest.get("contamination", ()):
         if entry["train_rows"]:
-            lines.append(
+            line = (
                 f"{stage}: {entry['source']}: {entry['train_rows']:,} rows hold"
                 f" {entry['eval_rows']:,} prompts of {entry['eval_set']}"
                 f" ({entry['eval_share']:.1%} of it)"
             )
+            if entry.get("kept_whole"):
+                line += (
+                    ": WARNING: most of the source, so nothing was dropped, and scores on"
+                    f" {entry['eval_set']} say nothing; remove the source, or set `decontaminate:"
+                    " {mode: exact}` where rows share their wording by construction"
+                )
+            lines.append(line)
     return lines

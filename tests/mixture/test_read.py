@@ -195,6 +195,18 @@ def test_rows_that_hold_an_evaluation_prompt_are_dropped(tmp_path: Path) -> None
     assert mixture.parts[0].matches[0][:3] == (1, 0, 0)
 
 
+def test_a_source_that_is_the_evaluation_set_is_kept_and_told_of(tmp_path: Path) -> None:
+    """Dropping two of three rows would clean nothing."""
+    rows = [{"prompt": f"{i}: {QUESTION}?", "completion": "Far."} for i in range(2)] + [say("a")]
+    guard = Guard(Decontamination(), Decontaminator([EvalSet("trains", [QUESTION])]))
+    mixture = build_mixture([{"path": write(tmp_path / "a.jsonl", rows)}], guard=guard)
+    [rate] = mixture.manifest["contamination"]
+    assert len(mixture.rows) == 3 and rate["kept_whole"] and rate["contaminated"]
+    guard = Guard(Decontamination(action="error"), guard.finder)
+    with pytest.raises(DataError, match="holds 100"):
+        build_mixture([{"path": write(tmp_path / "a.jsonl", rows)}], guard=guard)
+
+
 def test_the_other_actions(tmp_path: Path) -> None:
     assert len(contaminated(tmp_path, "report").rows) == 3
     with pytest.raises(
