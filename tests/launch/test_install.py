@@ -70,7 +70,7 @@ def test_a_wheel_install_runs_recipes(python: Path, tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     templates = {f"posttrain/templates/{path.name}" for path in ROOT.glob("posttrain/templates/*")}
     assert templates and templates <= set(names)
-    assert {"posttrain.pth", "posttrain_hook.py", "posttrain/cli.py"} <= set(names)
+    assert {"posttrain.pth", "posttrain_hook.py", "posttrain/cli/__init__.py"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "docs/", "recipes/"))]
     pip(python, wheel, cwd=tmp_path)
     check_launch(python, tmp_path, tmp_path / "env")
