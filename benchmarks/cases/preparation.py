@@ -116,7 +116,6 @@ def ours(folder: str, workers: int) -> dict[str, Any]:
 
 def theirs(folder: str, workers: int) -> dict[str, Any]:
     """What `SFTTrainer` does with the same rows when it is made."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_DATASETS_CACHE"] = f"{folder}/hf-{workers}"
     import torch
     from datasets import load_dataset

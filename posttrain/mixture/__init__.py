@@ -1,7 +1,7 @@
 """Sources + filters -> one shuffled mixture, and a manifest that accounts for every row.
 
 Rows stay on disk, in one store per source; a mixture is an order over them. So a mixture of any
-size takes some 20 bytes of memory a row, and building it again costs only what has changed.
+size takes some 25 bytes of memory a row, and building it again costs only what has changed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Mixture:
     """Rows of a stage in their shuffled order, and where they came from.
 
     Attributes:
-        rows: normalised rows (see formats.py), each with its `source`; read from disk when asked.
+        rows: normalised rows (see formats/), each with its `source`; read from disk when asked.
         manifest: per source what was read, dropped by which reason, and taken; hash of the order.
         held_out: rows that `eval_fraction` set aside, in the order of the sources.
         parts: the sources on their way into the mixture.

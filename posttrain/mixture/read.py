@@ -63,7 +63,7 @@ def read_source(
     Raises:
         DataError: rows that cannot be used, under `bad_rows: error`; or a damaged file.
     """
-    chunks, plan = adapted(source, opened, plan)
+    chunks, plan, format = adapted(source, opened, plan)
     marks = {f"mark{i}": "uint8" for i, rule in enumerate(get_filters(plan.filters)) if sets(rule)}
     columns = {"row": "uint8", "number": "int64", **marks, "dropped": "uint8"}
 
@@ -82,17 +82,22 @@ def read_source(
             bad += note["bad"]
             refuse(source, bad, bad_rows, whole=False)
 
-    store = cached(store_key(opened, plan), columns, build)
+    store = cached(store_key(source, opened, plan, format), columns, build)
     refuse(source, [line for note in store.chunks for line in note["bad"]], bad_rows, whole=True)
     return store
 
 
-def store_key(opened: Opened, plan: Plan) -> str | None:
-    """Everything that decides the rows; `None` when the content has no name."""
+def store_key(source: Source, opened: Opened, plan: Plan, format: str) -> str | None:
+    """Everything that decides the rows and what is said of them; `None`: nothing names the content.
+
+    The content alone is not enough: the same bytes are other rows under another ending, one hub
+    commit holds several configurations and splits, and messages name the file.
+    """
     if opened.pin is None:
         return None
-    settings = {**plan.__dict__, "format": repr(plan.format), "finder": looked_for(plan.finder)}
-    return key_of(pin=opened.pin, code=code_of(*ROOMS), **settings)
+    place = [source.path, source.name, source.split, source.data_files]
+    settings = {**plan.__dict__, "format": format, "finder": looked_for(plan.finder)}
+    return key_of(pin=opened.pin, place=place, code=code_of(*ROOMS), **settings)
 
 
 def looked_for(finder: Decontaminator | None) -> str | None:
@@ -104,22 +109,27 @@ def looked_for(finder: Decontaminator | None) -> str | None:
     return key_of(sets=sets, how=how if finder.mode == "embedding" else how[:-1])
 
 
-def adapted(source: Source, opened: Opened, plan: Plan) -> tuple[Iterator[Chunk], Plan]:
-    """The chunks, and the plan with the adapter that their first row asks for."""
+def adapted(source: Source, opened: Opened, plan: Plan) -> tuple[Iterator[Chunk], Plan, str]:
+    """The chunks, the plan with the adapter that their first row asks for, and that adapter's name.
+
+    A format in which several raw rows make one is applied to the chunks here; the plan has no
+    adapter then, but its name and options still decide the rows.
+    """
     chunks = opened.chunks()
     first = next(chunks, None)
     if first is None:
-        return iter(()), plan
+        return iter(()), plan, ""
     chunks = chunks_before = chain([first], chunks)
     example = next((row for _, row in first.parse() if isinstance(row, dict)), {})
     with contextlib.suppress(DataError):  # such rows are told of, by number, when they are read
         example = rename(example, plan.columns)
     # whoever names the columns has said how the rows are written
     adapter: Any = get_format(plan.format, example, None if plan.columns else source.path)
+    name = repr(adapter)
     if type(adapter) in STREAM_FORMATS.values():
         chunks = chunked(adapter(Chunks(lambda: chunks_before)), source.path)
-        adapter = None
-    return chunks, replace(plan, format=adapter)
+        return chunks, replace(plan, format=None), name
+    return chunks, replace(plan, format=adapter), name
 
 
 def refuse(source: Source, bad: Sequence[str], bad_rows: str, *, whole: bool) -> None:
@@ -181,7 +191,10 @@ class Reading:
             place = self.chunk.place(number)
             self.refuse(number, f"{place}: {error}", countable(str(error), place), raw)
             return
-        self.read += len(rows) - 1 if rows else 0
+        if not rows:
+            self.drop(number, "format", "the format makes no row of it", raw)
+            return
+        self.read += len(rows) - 1
         for row in rows:
             step, reason = self.judge(row)
             if reason:

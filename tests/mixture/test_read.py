@@ -14,7 +14,10 @@ import posttrain.mixture.read as read_module
 from posttrain.decontamination import Decontamination, Decontaminator, EvalSet
 from posttrain.errors import DataError
 from posttrain.mixture import Guard, Mixture, build_mixture
-from posttrain.mixture.read import code_of
+from posttrain.mixture.part import Plan
+from posttrain.mixture.read import Reading, code_of
+from posttrain.recipe import Source
+from posttrain.sources import Chunk, Opened
 from posttrain.sources.chunks import CHUNK_ROWS
 
 QUESTION = "A train leaves the station at nine and arrives at noon how far did it go"
@@ -184,6 +187,47 @@ def contaminated(tmp_path: Path, action: str, dataset_threshold: float = 0.02) -
     settings = Decontamination(action=action, dataset_threshold=dataset_threshold)
     guard = Guard(settings, Decontaminator([EvalSet("trains", prompts)]))
     return build_mixture([{"path": write(tmp_path / "a.jsonl", rows)}], guard=guard)
+
+
+def test_options_of_a_stream_format_are_part_of_the_key(tmp_path: Path) -> None:
+    base = {"message_tree_id": "t", "lang": "en", "deleted": False, "review_result": True}
+    first = {"message_id": "1", "parent_id": None, "role": "prompter", "text": "Hi", "rank": None}
+    answers = [
+        {"message_id": str(2 + i), "parent_id": "1", "role": "assistant", "text": t, "rank": i}
+        for i, t in enumerate(("Yo", "Ho"))
+    ]
+    path = write(tmp_path / "oasst.jsonl", [base | row for row in (first, *answers)])
+    counts = [
+        len(build_mixture([{"path": path, "format": {"name": "oasst", "paths": paths}}]).rows)
+        for paths in ("all", "best")
+    ]
+    assert counts == [2, 1]
+
+
+def test_the_same_bytes_under_another_ending_are_other_rows(tmp_path: Path) -> None:
+    lines, text = tmp_path / "a.jsonl", tmp_path / "a.txt"
+    for path in (lines, text):
+        write(path, [{"text": "one"}])
+    found = [build_mixture([{"path": str(p)}], "text").rows[0]["text"] for p in (lines, text)]
+    assert found == ["one", '{"text": "one"}']
+
+
+def test_configurations_and_splits_of_one_commit_are_told_apart() -> None:
+    """A hub commit names a repository, not the rows that an entry reads of it."""
+
+    def opener(source: Source, seed: int) -> Opened:
+        return Opened([say(f"{source.name} {source.split}")], "c0ffee", None, pin="c0ffee")
+
+    entries = [{"path": "a/b", "name": n, "split": s} for n in ("x", "y") for s in ("dev", "test")]
+    rows = build_mixture(entries, opener=opener).rows
+    found = sorted(row["messages"][1]["content"] for row in rows)
+    assert found == ["x dev", "x test", "y dev", "y test"]
+
+
+def test_a_row_of_which_a_format_makes_nothing_is_counted() -> None:
+    out = Reading(Plan("conversation", format=lambda raw: []), [], Chunk("f", 1, [{}]))
+    out.take(1, {})
+    assert dict(out.dropped) == {("format", "the format makes no row of it"): 1} and out.read == 1
 
 
 def test_rows_that_hold_an_evaluation_prompt_are_dropped(tmp_path: Path) -> None:
