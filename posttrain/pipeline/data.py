@@ -17,6 +17,7 @@ from posttrain.errors import DataError, ModelError, VerifierError
 from posttrain.mixture import Guard, Mixture, Rows, build_mixture
 from posttrain.pipeline.counting import Counting
 from posttrain.pipeline.folder import write_json, write_text
+from posttrain.pipeline.steps import source_sizes, with_tokens
 from posttrain.recipe import Recipe, Stage, stage_name
 from posttrain.sources import Opened, open_source
 from posttrain.store import Store
@@ -37,12 +38,14 @@ class StageData:
         mixture: its rows as text.
         train, held_out: their tokens, in order.
         dropped: per source, why rows left no tokens behind.
+        sizes: per source, tokens of every row it has, and those each step of reading dropped.
     """
 
     mixture: Mixture
     train: Tokens
     held_out: Tokens
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
+    sizes: list[tuple[np.ndarray, Counter[str]]] = field(default_factory=list)
 
 
 def stage_tokenizer(stage: Any, tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
@@ -129,18 +132,20 @@ def stage_data(
         whole = {i for i, source in enumerate(stage.datasets) if source.weight}
         stores: list[Store] = []
         dropped: dict[str, Counter[str]] = {}
+        sizes = []
         for i, (store, name) in enumerate(zip(rows.stores, rows.names, strict=True)):
             used = np.concatenate([part.row[part.which == i] for part in (rows, held)])
             which = np.arange(store.rows) if i in whole else np.unique(used)
             job = Job(store, name, stage.row_kind, tokens)
             made = token_store(job, which, None, partial(counting, name))
             stores.append(made)
+            sizes.append(source_sizes(job, which, made, partial(counting, name)))
             lost: Counter[str] = Counter()
             for note in made.chunks:
                 lost.update(note["dropped"])
             dropped[name] = dropped.get(name, Counter()) + lost
         train, held_out = (ordered_tokens(stage, stores, part) for part in (rows, held))
-        data = StageData(mixture, train, held_out, dropped)
+        data = StageData(mixture, train, held_out, dropped, sizes)
         check_trained(len(train), counts(data), dropped, stage.row_kind)
     return data
 
@@ -198,13 +203,20 @@ def account(data: StageData) -> dict[str, Any]:
         lost = Counter(entry["dropped"])
         for note in data.train.stores[i].chunks:
             lost.update(note["dropped"])
-        step = {"step": "tokens", "rows_before": entry["rows_taken"], "rows_after": facts["rows"]}
+        steps = with_tokens(entry["steps"], data.mixture.parts[i], *data.sizes[i])
+        last = {
+            "step": "tokens",
+            "rows_before": entry["rows_taken"],
+            "rows_after": facts["rows"],
+            "tokens_before": steps[-1]["tokens_after"],
+            "tokens_after": facts["tokens"],
+        }
         entries.append(
             entry
             | facts
             | {
                 "rows_tokenized": facts["rows"],
-                "steps": [*entry["steps"], step | {"tokens_after": facts["tokens"]}],
+                "steps": [*steps, last],
                 "dropped": dict(lost),
                 "lengths": histogram(data.train.lengths(i)),
             }

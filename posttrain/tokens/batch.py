@@ -47,6 +47,8 @@ class TokenBatch:
             `cut_answers`, those cut inside an answer, which then has no end; `without_eos`,
             sequences that train no end of an answer at all.
         amounts: the same per row of the table.
+        sizes: `[rows given]` tokens of every row before it was cut or left out (a pair's prompt
+            counts once); 0 where a row cannot be rendered.
     """
 
     table: pa.Table
@@ -54,6 +56,7 @@ class TokenBatch:
     reasons: list[tuple[int, str]]
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     amounts: dict[str, Ints] = field(default_factory=dict)
+    sizes: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass
@@ -147,7 +150,7 @@ def sequences(
         "input_ids": ragged(ids[chosen], new_bounds),
         "labels": ragged(labels, new_bounds),
     }
-    return finish(rows, work, fine, columns, amounts)
+    return finish(rows, work, fine, columns, amounts, lengths)
 
 
 def preference(tokenizer: Tokenizer, rows: Sequence[Row]) -> TokenBatch:
@@ -166,10 +169,11 @@ def preference(tokenizer: Tokenizer, rows: Sequence[Row]) -> TokenBatch:
     fine = fits.copy()
     kept = np.minimum(lengths, size)
     shared = np.zeros(len(lengths), np.int64)
-    for i in np.flatnonzero(fits):
-        (a, b), limit = begins[i], limits[i]
+    for i, ((a, b), limit) in enumerate(zip(begins.tolist(), limits.tolist(), strict=True)):
         differ = np.flatnonzero(ids[a : a + limit] != ids[b : b + limit])
         shared[i] = differ[0] if len(differ) else limit
+        if not fits[i]:
+            continue
         if not 0 < shared[i] < size:
             why = LOST
         elif np.array_equal(ids[a : a + kept[i, 0]], ids[b : b + kept[i, 1]]):
@@ -178,6 +182,7 @@ def preference(tokenizer: Tokenizer, rows: Sequence[Row]) -> TokenBatch:
             continue
         fine[i] = False
         work.reasons[work.kept[i]] = why
+    sizes = lengths.sum(1) - shared
     shared, kept, begins = shared[fine], kept[fine], begins[fine]
     tops = begins + kept
     columns = {
@@ -197,7 +202,7 @@ def preference(tokenizer: Tokenizer, rows: Sequence[Row]) -> TokenBatch:
         "cut_answers": open_ended.sum(1),
         "without_eos": (~ended).sum(1),
     }
-    return finish(rows, work, fine, columns, amounts, whole=False)
+    return finish(rows, work, fine, columns, amounts, sizes, whole=False)
 
 
 def problem(tokenizer: Tokenizer, rows: Sequence[Row]) -> TokenBatch:
@@ -227,7 +232,7 @@ def problem(tokenizer: Tokenizer, rows: Sequence[Row]) -> TokenBatch:
         if name not in ("source", "prompt_ids")
     }
     columns |= {"prompt_ids": cut_out(work.encoded.ids, bounds[:-1][fine], bounds[1:][fine])}
-    return finish(rows, work, fine, columns, {"tokens": lengths})
+    return finish(rows, work, fine, columns, {"tokens": lengths}, lengths)
 
 
 KINDS: dict[str, Callable[[Tokenizer, Sequence[Row]], TokenBatch]] = {
@@ -269,6 +274,7 @@ def finish(
     fine: NDArray[np.bool_],
     columns: Columns,
     amounts: dict[str, NDArray[Any]],
+    sizes: Ints,
     whole: bool = True,
 ) -> TokenBatch:
     """The table, and what it holds per source.
@@ -276,6 +282,7 @@ def finish(
     Args:
         fine: `[kept]` which of the rendered rows are usable.
         amounts: per counter `[kept]` numbers, or only those of the usable rows (`whole=False`).
+        sizes: `[kept]` tokens of the rendered rows before anything was cut.
     """
     kept = np.asarray(work.kept, np.int64)[fine]
     sources = [rows[i].get("source") or "" for i in kept.tolist()]
@@ -289,4 +296,6 @@ def finish(
         for source, total in zip(names, sums.tolist(), strict=True):
             counts[source][name] = int(total)
     table = pa.table({**columns, "source": pa.array(sources, pa.string())})
-    return TokenBatch(table, kept, sorted(work.reasons.items()), counts, amounts)
+    every = np.zeros(len(rows), np.int64)
+    every[work.kept] = sizes
+    return TokenBatch(table, kept, sorted(work.reasons.items()), counts, amounts, every)

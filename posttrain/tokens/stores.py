@@ -60,10 +60,11 @@ def token_store(
         rows: which of them, ascending.
 
     Returns:
-        A store with the columns of the kind, `row` (where each came from) and `facts`
-        (`[rows, 5]`: see `FACTS` and `TokenBatch.counts`).
+        A store with the columns of the kind, `row` (where each came from), `facts` (`[rows, 5]`:
+        see `FACTS` and `TokenBatch.counts`) and `sizes` (`[len(rows)]`: tokens of all rows that
+        were asked for, before any was cut or left out).
     """
-    columns = {"row": "int64", **COLUMNS[job.kind], "facts": "int32"}
+    columns = {"row": "int64", **COLUMNS[job.kind], "facts": "int32", "sizes": "int32"}
 
     def build(writer: Writer) -> None:
         starts = range(len(writer.chunks) * ROWS, len(rows), ROWS)
@@ -95,6 +96,7 @@ def make_tokenise(job: Job) -> Callable[[np.ndarray], tuple[dict[str, Any], dict
             made[name] = ragged(done.table.column(name)) if len(done.kept) else NOTHING
         facts = [done.amounts.get(name, np.zeros(len(done.kept))) for name in FACTS]
         made["facts"] = (np.stack(facts, 1).ravel(), np.full(len(done.kept), len(FACTS)))
+        made["sizes"] = fixed(done.sizes)
         reasons = Counter(reason for _, reason in done.reasons)
         return made, {"read": len(which), "dropped": dict(reasons)}
 

@@ -93,6 +93,58 @@ def test_what_is_written(project: Project) -> None:
     assert samples.count("⟦") == 1 + 6  # the heading, and three rows of each source
 
 
+def test_rows_and_tokens_of_every_step(project: Project, tokenizer: Any) -> None:
+    """Against the tokenizer's own template, row by row."""
+    limit = 75
+    content = rows(40, 1)
+    content[3]["prompt"] = ""  # dropped while reading
+    content[5]["completion"] = "red " * 90  # dropped by a filter that looks at one row
+    content[8] = content[9] = content[7]  # dropped by comparison with others
+    project.write(project.one, [*content[:20], {"completion": 7}, *content[20:]])
+    project.stage |= {"bad_rows": "drop", "max_length": limit, "eval_fraction": 0.1}
+    project.stage["datasets"] = [
+        {
+            "path": str(project.one),
+            "fraction": 0.5,
+            "filters": ["empty_turns", {"name": "length", "max": 80}, "exact_duplicates"],
+        }
+    ]
+    out = project.build()
+    [entry] = project.manifest(out)["sources"]
+
+    def size(row: dict[str, Any]) -> int:
+        turns = [
+            {"role": "user", "content": row["prompt"]},
+            {"role": "assistant", "content": row["completion"]},
+        ]
+        return len(tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False))
+
+    sizes = [size(row) for row in content]
+    every, same = sum(sizes), sizes[8] + sizes[9]
+    kept = every - sizes[3] - sizes[5] - same
+    steps = entry["steps"]
+    assert [list(step.values()) for step in steps[:4]] == [
+        ["read", 41, 40, every, every],
+        ["empty_turns", 40, 39, every, every - sizes[3]],
+        ["length", 39, 38, every - sizes[3], every - sizes[3] - sizes[5]],
+        ["exact_duplicates", 38, 36, kept + same, kept],
+    ]
+    held, drawn, cut = steps[4:]
+    held_rows = load_from_disk(str(out / "sft" / "held_out"))
+    assert (held["step"], held["rows_before"], held["rows_after"]) == ("hold_out", 36, 32)
+    assert len(held_rows) == 4 and held["tokens_before"] == kept
+    by_text = {row["prompt"]: n for row, n in zip(content, sizes, strict=True)}
+    texts = [tokenizer.decode(row["input_ids"]) for row in held_rows]
+    gone = sum(n for prompt, n in by_text.items() if prompt and any(prompt in t for t in texts))
+    assert held["tokens_after"] == drawn["tokens_before"] == kept - gone
+    data = load_from_disk(str(out / "sft"))
+    texts = [tokenizer.decode(row["input_ids"]) for row in data]
+    taken = [n for prompt, n in by_text.items() if prompt and any(prompt in t for t in texts)]
+    assert len(taken) == len(data) == drawn["rows_after"] == 16
+    assert drawn["tokens_after"] == cut["tokens_before"] == sum(taken)
+    assert cut["tokens_after"] == sum(min(n, limit) for n in taken) < sum(taken)
+
+
 def test_a_build_is_replayed_bit_for_bit(project: Project) -> None:
     project.stage["datasets"][0] |= {"fraction": 0.5, "filters": ["empty_turns"]}
     with_evaluation(project)
