@@ -79,6 +79,8 @@ def differences(
     """Everything that differs, the nearest to its cause first."""
     for was, entry in zip(locked["sources"], now["sources"], strict=False):
         for key in SOURCE:
+            if key == "license" and not entry.get(key):
+                continue  # only the hub tells a licence, and the same rows may be read without it
             if key in was and key in entry and was[key] != entry[key]:
                 yield changed(stage, entry["path"], key, was[key], entry[key])
     for key in STAGE:

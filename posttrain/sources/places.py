@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from posttrain.sources.files import (
 )
 
 BATCH = 1000
+COMMIT = re.compile("[0-9a-f]{40}")
 SPLITS = ("train", "validation", "valid", "dev", "test")
 
 
@@ -165,25 +167,25 @@ def license_of(card: Path) -> str | None:
 
 
 def open_hub(source: Source) -> Opened:
-    """A hub data set at its revision. The commit that was read is resolved first and recorded."""
-    import datasets
+    """A hub data set at its revision. The commit that was read is resolved first and recorded.
 
+    Raises:
+        DataError: it cannot be read, or only at another commit than the recipe's.
+    """
     commit, license = hub_facts(source)
-    files = source.data_files
-    try:
-        rows = datasets.load_dataset(
-            source.path,
-            source.name,
-            split=source.split,
-            revision=commit or source.revision,
-            data_files=list(files) if isinstance(files, tuple) else files,
-            streaming=source.streaming,
+    rows = load_hub(source, commit or source.revision)
+    read = commit_of(rows)
+    wanted = commit or (source.revision if COMMIT.fullmatch(source.revision or "") else None)
+    if read and wanted and read != wanted:
+        # where the hub does not answer, `datasets` takes what it used last, whatever was asked for
+        rows = cached_commit(source, rows, wanted)
+    elif read and not wanted:
+        warnings.warn(
+            f"the hub did not answer: {source.path} is read at commit {read}, the one that was used"
+            " last on this machine; pin it with `revision:`",
+            stacklevel=2,
         )
-    except Exception as error:  # no network, no such data set, gated: all the user's to put right
-        raise DataError(
-            f"{source.path} is no file here and could not be read from the hub: {first_line(error)}"
-        ) from error
-    commit = commit or commit_of(rows)
+    commit = wanted or read
 
     def each() -> Iterator[Row]:
         if source.streaming:
@@ -200,6 +202,48 @@ def open_hub(source: Source) -> Opened:
     return Opened(chunks, commit, None, license or rows.info.license or None, commit)
 
 
+def load_hub(source: Source, revision: str | None) -> Any:
+    """The rows of a hub data set, as `datasets` reads them."""
+    import datasets
+
+    files = source.data_files
+    try:
+        return datasets.load_dataset(
+            source.path,
+            source.name,
+            split=source.split,
+            revision=revision,
+            data_files=list(files) if isinstance(files, tuple) else files,
+            streaming=source.streaming,
+        )
+    except Exception as error:  # no network, no such data set, gated: all the user's to put right
+        raise DataError(
+            f"{source.path} is no file here and could not be read from the hub: {first_line(error)}"
+        ) from error
+
+
+def cached_commit(source: Source, rows: Any, commit: str) -> Any:
+    """The rows of another commit of the same data set, if that is in the cache of `datasets`.
+
+    Raises:
+        DataError: it is not there.
+    """
+    from datasets.packaged_modules.cache.cache import Cache
+
+    folder = Path(rows.cache_files[0]["filename"]).parent
+    if not (folder.with_name(commit) / "dataset_info.json").is_file():
+        raise DataError(
+            f"{source.path} is to be read at revision {commit}, the hub does not answer, and this"
+            f" machine has only {folder.name} of it; connect to the hub once, or change `revision:`"
+        )
+    config, version = folder.parts[-3:-1]
+    name = source.path.split("/")[-1]
+    made: Any = Cache(
+        repo_id=source.path, dataset_name=name, config_name=config, version=version, hash=commit
+    )
+    return made.as_dataset(split=source.split)
+
+
 def hub_facts(source: Source) -> tuple[str | None, str | None]:
     """Commit and licence of a hub data set; nothing where the hub cannot be asked."""
     from huggingface_hub import HfApi
@@ -213,8 +257,9 @@ def hub_facts(source: Source) -> tuple[str | None, str | None]:
 
 
 def commit_of(rows: Any) -> str | None:
-    """The hub commit in the download record of a data set that was cached before."""
-    for url in getattr(rows.info, "download_checksums", None) or {}:
-        if "@" in url:
-            return str(url).split("@", 1)[1].split("/", 1)[0]
+    """The hub commit that rows were made from: `datasets` keeps them in a folder of its name."""
+    for file in getattr(rows, "cache_files", None) or []:
+        name = Path(file["filename"]).parent.name
+        if COMMIT.fullmatch(name):
+            return name
     return None
