@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from posttrain.attention import NAME, set_attention, use_attention
+from posttrain.attention import NAME, packed_attention, set_attention, use_attention
+from posttrain.attention.kernels import (
+    BACK_ENDS,
+    Attend,
+    Call,
+    by_parts,
+    choose,
+    example,
+    flex,
+    padded,
+    unfit,
+    varlen,
+    wrong,
+)
 from posttrain.errors import ModelError
-from posttrain.packing import Group, pack
+from posttrain.packing import Group, forward_inputs, pack
 
 KINDS = {
     "llama": {},
@@ -43,9 +57,7 @@ def folder(request: pytest.FixtureRequest, checkpoint: Callable[..., str]) -> st
 
 def packed_logps(model: Any) -> torch.Tensor:
     batch = pack(GROUPS)
-    names = ("input_ids", "position_ids", "packed_rows", "packed_back")
-    inputs = {name: batch[name] for name in names}
-    logits = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits[0]
+    logits = model(**forward_inputs(batch), logits_to_keep=batch["keep"], use_cache=False).logits[0]
     return logits.log_softmax(-1).gather(1, batch["targets"][:, None])[:, 0]
 
 
@@ -75,9 +87,8 @@ def test_all_logits_of_a_packed_row(folder: str) -> None:
     packed = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=NAME)
     rows = [ids for ids, _ in ROWS]
     batch = pack([Group([], [(ids, ids)]) for ids in rows])
-    names = ("input_ids", "position_ids", "packed_rows", "packed_back")
     with torch.no_grad():
-        logits = packed(**{name: batch[name] for name in names}).logits[0]
+        logits = packed(**forward_inputs(batch)).logits[0]
         alone = torch.cat([plain(torch.tensor([ids])).logits[0] for ids in rows])
     torch.testing.assert_close(logits, alone, rtol=1e-5, atol=2e-5)
 
@@ -95,12 +106,11 @@ def test_the_window_matters_here(checkpoint: Callable[..., str]) -> None:
 
 def test_other_rows_change_nothing(checkpoint: Callable[..., str]) -> None:
     model = AutoModelForCausalLM.from_pretrained(checkpoint(), attn_implementation=NAME)
-    names = ("input_ids", "position_ids", "packed_rows", "packed_back")
     tails = []
     for other in ([50, 51, 52], [60, 61, 62]):
         batch = pack([Group([], [(other, other)]), Group([], [([7, 8, 9], [7, 8, 9])])])
         with torch.no_grad():
-            tails.append(model(**{name: batch[name] for name in names}).logits[0, 3:])
+            tails.append(model(**forward_inputs(batch)).logits[0, 3:])
     assert torch.equal(*tails)
 
 
@@ -126,3 +136,121 @@ def test_architectures_that_cannot_be_packed_are_refused(checkpoint: Callable[..
     model.config.attn_logit_softcapping = 50.0
     with pytest.raises(ModelError, match=r"attn_logit_softcapping=50.0"):
         set_attention(model)
+
+
+# --- back ends ------------------------------------------------------------------------------------
+
+
+def by_definition(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_q: torch.Tensor,
+    cu_k: torch.Tensor,
+    longest_q: int,
+    longest_k: int,
+    left: int,
+    call: Call,
+    aligned: bool = True,
+) -> torch.Tensor:
+    """What a kernel for sequences one after another promises, in plain PyTorch.
+
+    `aligned=False`: the causal mask starts at the first key, as FlashAttention's did before 2.1.
+    """
+    assert longest_q == int(cu_q.diff().max())
+    assert longest_k == int(cu_k.diff().max())
+    outs = []
+    for i in range(len(cu_q) - 1):
+        a, b = (x[cu[i] : cu[i + 1]] for x, cu in ((q, cu_q), (k, cu_k)))
+        c = v[cu_k[i] : cu_k[i + 1]]
+        b, c = (x.repeat_interleave(a.shape[1] // x.shape[1], 1) for x in (b, c))
+        offset = len(b) - len(a) if aligned else 0
+        rows = torch.arange(len(a))[:, None] + offset
+        hidden = torch.arange(len(b)) > rows
+        if left >= 0:
+            hidden |= torch.arange(len(b)) < rows - left
+        scores = torch.einsum("qhd,khd->hqk", a, b) * (call.scale or a.shape[-1] ** -0.5)
+        weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+        outs.append(torch.einsum("hqk,khd->qhd", weights, c))
+    return torch.cat(outs)
+
+
+CPU = torch.device("cpu")
+HEADS = {"as many keys": (4, 4, 8, 8), "shared keys": (4, 2, 8, 8), "one key": (4, 1, 8, 8)}
+
+
+@pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("windowed", [False, True], ids=["whole", "window"])
+@pytest.mark.parametrize("kernel", [by_parts, varlen(by_definition)], ids=["parts", "varlen"])
+def test_a_back_end_gives_outputs_and_gradients_of_padded_rows(
+    kernel: Attend, windowed: bool, heads: tuple[int, int, int, int]
+) -> None:
+    assert wrong(kernel, CPU, torch.float32, heads, windowed) == ""
+
+
+@pytest.mark.parametrize("windowed", [False, True], ids=["whole", "window"])
+def test_flex_gives_the_outputs_of_padded_rows(windowed: bool) -> None:
+    """It has no backward pass on a CPU; on a GPU `choose` compares its gradients too."""
+    call = example(CPU, windowed)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, heads, len(call.back), 16) for heads in (4, 2, 2))
+    with torch.no_grad():
+        torch.testing.assert_close(flex()(q, k, v, call), padded(q, k, v, call))
+
+
+@pytest.mark.parametrize("name", ["flash_attention_3", "flash_attention_2", "torch_varlen", "flex"])
+@pytest.mark.parametrize("windowed", [False, True], ids=["whole", "window"])
+def test_a_back_end_of_gpus(name: str, windowed: bool) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    device, dtype = torch.device("cuda"), torch.bfloat16
+    reason = unfit(name, device, dtype, False)
+    if reason:
+        pytest.skip(f"{name}: {reason}")
+    assert wrong(BACK_ENDS[name](), device, dtype, (8, 2, 64, 64), windowed) == ""
+
+
+def test_a_wrong_kernel_is_found_out() -> None:
+    """Aligned to the first key, it hides most of the prompt from each answer."""
+    kernel = varlen(partial(by_definition, aligned=False))
+    assert "on a small example" in wrong(kernel, CPU, torch.float32, (4, 2, 8, 8), False)
+
+
+def test_the_example_is_laid_out_as_batches_are() -> None:
+    batch = pack(
+        [Group([9] * 70, [([1] * 9, [1] * 9), ([2] * 40, [2] * 40)])]
+        + [Group([], [([3] * n, [3] * n)]) for n in (33, 1)]
+    )
+    call = example(CPU)
+    assert torch.equal(batch["packed_rows"], call.rows)
+    assert torch.equal(batch["packed_back"], call.back)
+    assert tuple(batch["packed_parts"]) == call.parts
+
+
+def test_the_choice_on_a_cpu_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    choose.cache_clear()
+    caplog.set_level("INFO", logger="posttrain.attention.kernels")
+    for _ in range(2):
+        chosen = choose(CPU, torch.float32, (4, 2, 8, 8), False, False)
+    assert chosen is by_parts
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        "attention: parts on cpu in torch.float32"
+    ]
+    assert "torch_varlen: not for cpu" in caplog.text
+
+
+def test_a_batch_without_parts_goes_through_padded_rows(checkpoint: Callable[..., str]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint(), attn_implementation=NAME)
+    batch = pack(GROUPS)
+    inputs = forward_inputs(batch)
+    with torch.no_grad():
+        whole = model(**inputs).logits
+        del inputs["packed_parts"]
+        torch.testing.assert_close(model(**inputs).logits, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_what_attention_cannot_reproduce_is_refused() -> None:
+    call = example(CPU)
+    q = torch.randn(1, 2, len(call.back), 8)
+    with pytest.raises(ModelError, match="asks attention for 's_aux'"):
+        packed_attention(torch.nn.Identity(), q, q, q, None, call.rows, call.back, s_aux=q)

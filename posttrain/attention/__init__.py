@@ -1,12 +1,9 @@
-"""Exact attention for packed rows on any SDPA back end, with shared prompts forwarded once.
+"""Exact attention for packed rows, with shared prompts forwarded once.
 
-A micro-batch is one packed row of T tokens. Linear layers see those T tokens and nothing else.
-Only inside attention are queries, keys and values gathered into B padded rows of L tokens, where
-plain causal attention is exact: padding stands to the right, so no real token ever sees it, and
-no mask is built. A prompt that several answers share stands once in the packed row and is
-gathered into each answer's row (`rows[b] = prompt + answer_b`).
-
-Legend: T packed tokens, B sequences, L longest sequence, H heads, D head width.
+A micro-batch is one packed row of T tokens. It is made of parts: prompts, and answers of which each
+follows a prompt or nothing. A token attends to the earlier ones of its own part and, in an answer,
+to the prompt that it follows. Linear layers see the T tokens and nothing else; how attention itself
+is computed is a matter of the machine: see kernels.py.
 """
 
 from __future__ import annotations
@@ -15,8 +12,8 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from posttrain.attention.kernels import Call, attend
 from posttrain.errors import ModelError
 
 NAME = "posttrain_packed"
@@ -30,6 +27,7 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     packed_rows: torch.Tensor | None = None,
     packed_back: torch.Tensor | None = None,
+    packed_parts: Any = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend inside each sequence of a packed row.
@@ -38,6 +36,7 @@ def packed_attention(
         query, key, value: `[1, H, T, D]` (keys and values may have fewer heads).
         packed_rows: `[B, L]` positions in the packed row, right-padded with any position.
         packed_back: `[T]` where each packed token stands in the flattened `[B * L]` rows.
+        packed_parts: per part its length, and which part it follows (-1: none).
 
     Returns:
         `[1, T, H, D]` and no weights, as transformers' attention interface expects.
@@ -46,29 +45,21 @@ def packed_attention(
         raise ModelError(
             "packed attention was called without `packed_rows`; use the posttrain collators"
         )
-    batch, length = packed_rows.shape
-    flat = packed_rows.reshape(-1)
-
-    def gather(x: torch.Tensor) -> torch.Tensor:
-        heads, width = x.shape[1], x.shape[3]
-        rows = x.transpose(1, 2).reshape(-1, heads * width).index_select(0, flat)
-        return rows.view(batch, length, heads, width).transpose(1, 2)
-
-    window = kwargs.pop("sliding_window", None)
-    mask = None
-    if (
-        window is not None and length > window
-    ):  # Mistral: each token sees the `window` last ones, itself included
-        ahead = torch.arange(length, device=query.device)
-        distance = ahead[:, None] - ahead[None, :]
-        mask = ((distance >= 0) & (distance < window))[None, None]
-    kwargs.pop("is_causal", None)
-    out, _ = sdpa_attention_forward(
-        module, gather(query), gather(key), gather(value), mask, is_causal=mask is None, **kwargs
+    for name in ("softcap", "s_aux", "position_bias"):
+        if kwargs.get(name) is not None:
+            raise ModelError(
+                f"{type(module).__name__} asks attention for {name!r}, which packed "
+                "attention cannot reproduce"
+            )
+    call = Call(
+        rows=packed_rows,
+        back=packed_back,
+        parts=tuple(map(tuple, packed_parts)) if packed_parts is not None else None,
+        window=kwargs.get("sliding_window"),
+        scale=kwargs.get("scaling"),
+        dropout=kwargs.get("dropout", 0.0),
     )
-    heads, width = out.shape[2], out.shape[3]
-    out = out.reshape(batch * length, heads * width).index_select(0, packed_back)
-    return out.view(1, -1, heads, width), None
+    return attend(query, key, value, call), None
 
 
 AttentionInterface.register(NAME, packed_attention)
