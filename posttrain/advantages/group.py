@@ -11,26 +11,35 @@ from dataclasses import dataclass
 
 import torch
 
+from posttrain.advantages.base import GroupMethod, Reduce, alone, moments, without_spread
+
+SCALES = ("std", "none", "batch")
+
 
 @dataclass(frozen=True)
-class GroupAdvantage:
+class GroupAdvantage(GroupMethod):
     """`scale="none"` leaves the division out (Dr. GRPO, arXiv:2503.20783).
 
-    The divisor n - 1 and eps 1e-8 are those of Tülu 3.1's code.
+    `scale="batch"` divides by the deviation of all rewards of the global batch instead of the
+    group's (Lite PPO, arXiv:2508.08221). The divisor n - 1 and eps 1e-8 are those of Tülu 3.1's
+    code.
     """
 
     scale: str = "std"
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        if self.scale not in ("std", "none"):
-            raise ValueError(f"scale: got {self.scale!r}; allowed are std, none")
+        if self.scale not in SCALES:
+            raise ValueError(f"scale: got {self.scale!r}; allowed are {', '.join(SCALES)}")
 
-    def __call__(self, rewards: torch.Tensor) -> torch.Tensor:
-        """`rewards` `[P, G]` (prompts, completions of each) -> advantages `[P, G]`."""
+    def __call__(self, rewards: torch.Tensor, reduce: Reduce = alone) -> torch.Tensor:
         centred = rewards - rewards.mean(dim=1, keepdim=True)
         # the mean of equal fractions may be off by a rounding, which the division would blow up
-        centred = centred.masked_fill((rewards == rewards[:, :1]).all(dim=1, keepdim=True), 0.0)
-        if self.scale == "none" or rewards.shape[1] < 2:
+        centred = centred.masked_fill(without_spread(rewards), 0.0)
+        if self.scale == "batch":
+            spread = moments(rewards, reduce)[1].sqrt().to(rewards.dtype)
+        elif self.scale == "none" or rewards.shape[1] < 2:
             return centred
-        return centred / (rewards.std(dim=1, keepdim=True) + self.epsilon)
+        else:
+            spread = rewards.std(dim=1, keepdim=True)
+        return centred / (spread + self.epsilon)

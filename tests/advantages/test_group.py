@@ -44,5 +44,27 @@ def test_equal_rewards_teach_exactly_nothing(value: float, size: int, scale: str
 
 def test_an_unknown_scale() -> None:
     with pytest.raises(RecipeError, match="allowed are std, none"):
-        advantage({"name": "group", "scale": "batch"})
+        advantage({"name": "group", "scale": "row"})
     assert advantage({"name": "group"}) == GroupAdvantage()
+
+
+def test_the_deviation_of_the_batch() -> None:
+    # all rewards 1, 0, 0, 0, 1, 1: mean 1/2, n - 1 variance 6/4 / 5 = 0.3
+    rewards = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+    out = GroupAdvantage(scale="batch")(rewards)
+    root = 0.3**0.5
+    assert out[0].tolist() == pytest.approx([2 / 3 / root, -1 / 3 / root, -1 / 3 / root])
+    assert GroupAdvantage(scale="batch")(torch.full((2, 3), 0.1)).tolist() == [[0.0] * 3] * 2
+
+
+def test_the_batch_spans_all_processes() -> None:
+    mine, theirs = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 1.0]])
+    other = torch.tensor([3.0, float(theirs.sum()), float((theirs**2).sum())])
+    method = GroupAdvantage(scale="batch")
+    both = method(torch.cat([mine, theirs]))
+    assert method(mine, lambda sums: sums + other).tolist() == both[:1].tolist()
+
+
+def test_it_says_that_it_is_a_group_method() -> None:
+    assert not GroupAdvantage.per_token
+    assert not GroupAdvantage.needs_values
