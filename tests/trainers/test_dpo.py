@@ -180,13 +180,25 @@ def test_metrics_and_sources(checkpoint: Callable[..., str], tmp_path: Path) -> 
     assert logged(trainer, "rewards/margins")[0] == pytest.approx(0.0, abs=1e-6)
     assert logged(trainer, "rewards/margins")[1] > 0
     assert logged(trainer, "accuracy/a")[1] == logged(trainer, "accuracy/b")[1] == 1.0
+    parts = [logged(trainer, f"margin/{source}")[1] for source in "ab"]
+    assert sum(parts) / 2 == pytest.approx(logged(trainer, "rewards/margins")[1])
     reference = AutoModelForCausalLM.from_pretrained(checkpoint())
     for i, pair in enumerate(PAIRS):
         expected = [
             logp(reference, pair["prompt_ids"], pair[side]).item()
             for side in ("chosen_ids", "rejected_ids")
         ]
-        assert trainer.reference[i].tolist() == pytest.approx(expected, rel=1e-5)
+        assert trainer.reference[i, :2].tolist() == pytest.approx(expected, rel=1e-5)
+        shared = min(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
+        expected = [
+            logp(reference, pair["prompt_ids"], pair[side][:shared]).item()
+            for side in ("chosen_ids", "rejected_ids")
+        ]
+        assert trainer.reference[i, 2:].tolist() == pytest.approx(expected, rel=1e-5)
+    for side in (0, 1):
+        name = ("logps/chosen", "logps/rejected")[side]
+        mean = trainer.reference[:, side].mean().item()
+        assert logged(trainer, name)[0] == pytest.approx(mean, rel=1e-5)
 
 
 def test_evaluation_uses_the_starting_model_and_every_pair_once(
@@ -245,6 +257,12 @@ def test_adapters_are_off_in_the_reference(checkpoint: Callable[..., str], tmp_p
     assert late < before
 
 
-def test_a_foreign_reference_is_refused(checkpoint: Callable[..., str], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the reference is the model that training starts from"):
-        DPOTrainer(checkpoint(), checkpoint(), config(tmp_path), train_dataset=PAIRS)
+def test_rows_by_the_way_do_not_pass_for_others(
+    checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    """A data set's id may be given to the next one: the table must not be."""
+    trainer = DPOTrainer(
+        checkpoint(), args=config(tmp_path), train_dataset=Dataset.from_list(PAIRS)
+    )
+    seen = [trainer.evaluate(Dataset.from_list(PAIRS[i : i + 1]))["eval_loss"] for i in range(4)]
+    assert seen == pytest.approx([0.693147] * 4, abs=1e-5)
