@@ -79,7 +79,8 @@ def _score(row: dict[str, Any], verifier: str | None) -> dict[str, Any]:
         raise DataError(f"no `ground_truth`; the row has {sorted(row)}")
     rest = {field: value for field, value in row.items() if field not in TAKEN}
     verdict = verify(name, row["response"], row["ground_truth"], **rest)
-    return row | {"score": verdict.score, "reason": verdict.reason}
+    fault = {"fault": verdict.fault} if verdict.fault else {}
+    return row | {"score": verdict.score, "reason": verdict.reason} | fault
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -38,10 +38,14 @@ class Verdict:
     Attributes:
         score: 0 (wrong) to 1 (right); fractions where several constraints are counted.
         reason: one short sentence that a person can check.
+        fault: `timeout`, `crash` or `unparsed` where the verifier itself did not get through.
+        applies: `False` where the verifier has nothing to say of this row; the score is 0 then.
     """
 
     score: float
     reason: str
+    fault: str = ""
+    applies: bool = True
 
 
 class Generate(Protocol):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from posttrain.errors import VerifierError
 from posttrain.formats import Verdict
 from posttrain.verifiers.base import answer_of, read_structure, shown
-from posttrain.verifiers.constraints.arguments import Constraint, bind
+from posttrain.verifiers.constraints.arguments import READERS, Constraint, bind
 from posttrain.verifiers.constraints.case import (
     capital_word_frequency,
     english_capital,
@@ -71,49 +71,65 @@ INSTRUCTIONS: dict[str, Callable[..., bool]] = {
 }
 
 
+@dataclass(frozen=True)
+class Instructions:
+    """A benchmark's constraints by their published ids, and how their arguments are read."""
+
+    name: str
+    table: Mapping[str, Callable[..., bool]]
+    readers: Mapping[str, Callable[[Any], Any]]
+
+    def read(self, ground_truth: Any) -> list[tuple[str, Constraint]]:
+        """The constraints of a ground truth, each with its instruction id.
+
+        Raises:
+            VerifierError: it is not of IFEval's form, or names what does not exist.
+        """
+        value = read_structure(ground_truth)
+        if isinstance(value, list | tuple) and len(value) == 1:
+            value = value[0]  # open-instruct wraps it in a list
+        if isinstance(value, Mapping) and "func_name" in value:
+            raise VerifierError(
+                f"{self.name} got a ground truth with `func_name`, which is Tülu 3's form; "
+                "use the verifier `ifeval_old`"
+            )
+        record = value if isinstance(value, Mapping) else {}
+        ids = record.get("instruction_id_list", record.get("instruction_id"))
+        if not isinstance(ids, list | tuple) or not ids:
+            raise VerifierError(
+                f"{self.name} needs a ground truth"
+                ' {"instruction_id_list": [...], "kwargs": [...]}, '
+                f"as an object or its JSON text, got {shown(ground_truth)}"
+            )
+        kwargs = record.get("kwargs") or [None] * len(ids)
+        if not isinstance(kwargs, list | tuple) or len(kwargs) != len(ids):
+            raise VerifierError(
+                f"{self.name} needs one entry in `kwargs` for each of the {len(ids)} in "
+                f"`instruction_id_list`, got {shown(kwargs)}"
+            )
+        return [(str(i), self._one(i, arguments)) for i, arguments in zip(ids, kwargs, strict=True)]
+
+    def _one(self, instruction: Any, arguments: Any) -> Constraint:
+        if instruction not in self.table:
+            near = difflib.get_close_matches(str(instruction), self.table, n=1, cutoff=0.0)
+            raise VerifierError(
+                f"{self.name} knows no instruction {shown(instruction)}; the nearest is {near[0]}, "
+                f"all are: {', '.join(self.table)}"
+            )
+        arguments = read_structure(arguments) or {}
+        if not isinstance(arguments, Mapping):
+            raise VerifierError(
+                f"the kwargs of {instruction} must be a mapping, got {shown(arguments)}"
+            )
+        return bind(self.table[instruction], arguments, instruction, self.readers)
+
+
+OF_IFEVAL = Instructions("ifeval", INSTRUCTIONS, READERS)
+
+
 def read_constraints(ground_truth: Any) -> list[tuple[str, Constraint]]:
-    """The constraints of a ground truth, each with its instruction id.
-
-    Raises:
-        VerifierError: the ground truth is not of IFEval's form, or names what does not exist.
-    """
-    value = read_structure(ground_truth)
-    if isinstance(value, list | tuple) and len(value) == 1:
-        value = value[0]  # open-instruct wraps it in a list
-    if isinstance(value, Mapping) and "func_name" in value:
-        raise VerifierError(
-            "ifeval got a ground truth with `func_name`, which is Tülu 3's form; "
-            "use the verifier `ifeval_old`"
-        )
-    record = value if isinstance(value, Mapping) else {}
-    ids = record.get("instruction_id_list", record.get("instruction_id"))
-    if not isinstance(ids, list | tuple) or not ids:
-        raise VerifierError(
-            'ifeval needs a ground truth {"instruction_id_list": [...], "kwargs": [...]}, '
-            f"as an object or its JSON text, got {shown(ground_truth)}"
-        )
-    kwargs = record.get("kwargs") or [None] * len(ids)
-    if not isinstance(kwargs, list | tuple) or len(kwargs) != len(ids):
-        raise VerifierError(
-            f"ifeval needs one entry in `kwargs` for each of the {len(ids)} in "
-            f"`instruction_id_list`, got {shown(kwargs)}"
-        )
-    return [(str(i), _read_one(i, arguments)) for i, arguments in zip(ids, kwargs, strict=True)]
-
-
-def _read_one(instruction: Any, arguments: Any) -> Constraint:
-    if instruction not in INSTRUCTIONS:
-        near = difflib.get_close_matches(str(instruction), INSTRUCTIONS, n=1, cutoff=0.0)
-        raise VerifierError(
-            f"ifeval knows no instruction {shown(instruction)}; the nearest is {near[0]}, "
-            f"all are: {', '.join(INSTRUCTIONS)}"
-        )
-    arguments = read_structure(arguments) or {}
-    if not isinstance(arguments, Mapping):
-        raise VerifierError(
-            f"the kwargs of {instruction} must be a mapping, got {shown(arguments)}"
-        )
-    return bind(INSTRUCTIONS[instruction], arguments, instruction)
+    """The constraints of an IFEval ground truth, each with its instruction id."""
+    return OF_IFEVAL.read(ground_truth)
 
 
 def loose_variants(response: str) -> list[str]:
@@ -126,14 +142,29 @@ def loose_variants(response: str) -> list[str]:
     return plain + [variant.replace("*", "") for variant in plain]
 
 
-def followed(completion: str, ground_truth: Any, loose: bool = False) -> list[tuple[str, bool]]:
+def followed_of(
+    instructions: Instructions, completion: str, ground_truth: Any, loose: bool
+) -> list[tuple[str, bool]]:
     """Every constraint and whether it is met; loosely: by any variant. Empty text meets none."""
     response = answer_of(completion)
     variants = [v for v in (loose_variants(response) if loose else [response]) if v.strip()]
     return [
         (instruction, any(constraint(variant) for variant in variants))
-        for instruction, constraint in read_constraints(ground_truth)
+        for instruction, constraint in instructions.read(ground_truth)
     ]
+
+
+def followed(completion: str, ground_truth: Any, loose: bool = False) -> list[tuple[str, bool]]:
+    """`followed_of` IFEval's instructions."""
+    return followed_of(OF_IFEVAL, completion, ground_truth, loose)
+
+
+def verdict_of(results: Sequence[tuple[str, bool]]) -> Verdict:
+    """The share of constraints met, and the names of the others."""
+    failed = [instruction for instruction, met in results if not met]
+    score = (len(results) - len(failed)) / len(results)
+    met = f"{len(results) - len(failed)} of {len(results)} constraints met"
+    return Verdict(score, f"{met}; failed: {', '.join(failed)}" if failed else met)
 
 
 @dataclass(frozen=True)
@@ -144,8 +175,4 @@ class IFEval:
         read_constraints(ground_truth)
 
     def __call__(self, completion: str, ground_truth: Any, **row: Any) -> Verdict:
-        results = followed(completion, ground_truth)
-        failed = [instruction for instruction, met in results if not met]
-        score = (len(results) - len(failed)) / len(results)
-        met = f"{len(results) - len(failed)} of {len(results)} constraints met"
-        return Verdict(score, f"{met}; failed: {', '.join(failed)}" if failed else met)
+        return verdict_of(followed(completion, ground_truth))

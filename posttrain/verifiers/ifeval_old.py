@@ -25,6 +25,7 @@ from posttrain.verifiers.constraints.language import response_language
 from posttrain.verifiers.constraints.length import number_paragraphs, number_sentences
 from posttrain.verifiers.constraints.punctuation import no_comma
 from posttrain.verifiers.constraints.relation import holds, tenth
+from posttrain.verifiers.constraints.release import RELEASED
 from posttrain.verifiers.constraints.startend import quotation
 
 
@@ -141,7 +142,14 @@ FUNCTIONS: dict[str, Callable[..., bool]] = {
 
 @dataclass(frozen=True)
 class IFEvalOld:
-    """1 when the named function accepts the response, else 0."""
+    """1 when the named function accepts the response, else 0.
+
+    Attributes:
+        strict_compat: the release's functions, faults included, under the name
+            `ifeval_old_release`.
+    """
+
+    strict_compat: bool = False
 
     def check_ground_truth(self, ground_truth: Any) -> None:
         self._read(ground_truth)
@@ -153,8 +161,7 @@ class IFEvalOld:
             return Verdict(1.0, f"{name} is met")
         return Verdict(0.0, f"{name} is not met")
 
-    @staticmethod
-    def _read(ground_truth: Any) -> tuple[str, Constraint]:
+    def _read(self, ground_truth: Any) -> tuple[str, Constraint]:
         value = read_structure(ground_truth)
         if isinstance(value, list | tuple) and len(value) == 1:
             value = value[0]
@@ -172,4 +179,5 @@ class IFEvalOld:
                 f"all are: {', '.join(FUNCTIONS)}"
             )
         arguments = {key: item for key, item in value.items() if key != "func_name"}
-        return name, bind(FUNCTIONS[name], arguments, name)
+        table = FUNCTIONS | RELEASED if self.strict_compat else FUNCTIONS
+        return name, bind(table[name], arguments, name)

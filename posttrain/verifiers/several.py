@@ -40,7 +40,8 @@ class Several:
             for verifier, item in zip(self.verifiers, self.items(ground_truth), strict=True)
         ]
         score = sum(verdict.score for verdict in verdicts) / len(verdicts)
-        return Verdict(score, "; ".join(verdict.reason for verdict in verdicts))
+        fault = next((verdict.fault for verdict in verdicts if verdict.fault), "")
+        return Verdict(score, "; ".join(verdict.reason for verdict in verdicts), fault)
 
     def check_ground_truth(self, ground_truth: Any) -> None:
         for verifier, item in zip(self.verifiers, self.items(ground_truth), strict=True):

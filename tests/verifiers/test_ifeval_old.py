@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from posttrain.errors import VerifierError
+from posttrain.verifiers import verify
 from posttrain.verifiers.ifeval_old import FUNCTIONS, IFEvalOld
 
 # function: (arguments, a response that it accepts, one that it just does not)
@@ -123,3 +124,33 @@ def test_a_sign_splits_sections_by_itself_and_options_may_be_text() -> None:
 def test_unreadable_ground_truth(truth: Any, message: str) -> None:
     with pytest.raises(VerifierError, match=message):
         IFEvalOld().check_ground_truth(truth)
+
+
+RELEASED = [
+    ("validate_placeholders", {"N": 9}, "none"),
+    ("validate_choice", {"options": ["yes", "no"]}, "ye"),
+    ("verify_sentence_constraint", {"N": 1, "quantifier": "at most"}, "One! Two! Three!"),
+    ("validate_sections", {"N": 2, "section_splitter": "x"}, "a x b"),
+    ("validate_paragraphs", {"N": 1, "first_word": "be", "i": 1}, "Best".lower()),
+    ("validate_highlighted_sections", {"N": 1}, "**"),
+    ("validate_two_responses", {}, "a ******"),
+    ("validate_title", {}, "<<>>"),
+    ("validate_uppercase", {}, "123"),
+    ("validate_lowercase", {}, "123"),
+    ("validate_quotation", {}, '"'),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "response"), RELEASED)
+def test_the_releases_faults_on_request(name: str, arguments: Any, response: str) -> None:
+    truth = {"func_name": name, **arguments}
+    assert verify("ifeval_old", response, truth).score == 0.0
+    assert verify("ifeval_old_release", response, truth).score == 1.0
+
+
+def test_faults_of_the_release_that_refuse() -> None:
+    around = {"func_name": "validate_frequency_capital_words", "N": 3, "quantifier": "around"}
+    phrase = {"func_name": "verify_keyword_frequency", "word": "big dog", "N": 1}
+    for response, truth in (("A B", around), ("a big dog", phrase)):
+        assert verify("ifeval_old", response, truth).score == 1.0
+        assert verify("ifeval_old_release", response, truth).score == 0.0

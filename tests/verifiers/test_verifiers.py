@@ -12,6 +12,8 @@ import pytest
 
 from posttrain.errors import PosttrainError, VerifierError
 from posttrain.verifiers import VERIFIERS, Verifier, get_verifier, verify
+from posttrain.verifiers.ifeval_old import IFEvalOld
+from posttrain.verifiers.judge import Judge
 
 GOLD = {
     "gsm8k": ("She sold 72 clips.", "48+24 = 72\n#### 72"),
@@ -22,6 +24,15 @@ GOLD = {
         {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
     ),
     "ifeval_old": ("no commas here", {"func_name": "validate_no_commas", "N": None}),
+    "code": ("def f(x):\n    return x + 1", ["assert f(1) == 2"]),
+    "ifbench": (
+        "no-space",
+        {"instruction_id_list": ["format:no_whitespace"], "kwargs": [{}]},
+    ),
+    "json_schema": ('{"a": 1}', {"type": "object", "required": ["a"]}),
+    "judge": ("Paris.", "paris"),
+    "multiple_choice": ("The answer is (B).", "B"),
+    "regex": ("call 555-1234", "[0-9]{3}-[0-9]{4}"),
 }
 NEAR = {
     "gsm8k": "She sold 73 clips.",
@@ -29,6 +40,12 @@ NEAR = {
     "string_match": "Paris, France",
     "ifeval": "a comma, here",
     "ifeval_old": "a comma, here",
+    "code": "def f(x):\n    return x",
+    "ifbench": "a space",
+    "json_schema": '{"b": 1}',
+    "judge": "Rome",
+    "multiple_choice": "The answer is (C).",
+    "regex": "call 555 1234",
 }
 GARBAGE = [
     "\x00",
@@ -51,6 +68,12 @@ GARBAGE = [
     "nan",
     "- " * 1000,
 ]
+
+
+@pytest.fixture(autouse=True)
+def judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge that finds everything wrong, so that only the reference itself scores."""
+    monkeypatch.setitem(VERIFIERS, "judge", Judge(lambda prompts: ["[[no]]"] * len(prompts)))
 
 
 @pytest.mark.parametrize("name", VERIFIERS)
@@ -93,7 +116,8 @@ def test_garbage_scores_without_raising(name: str) -> None:
     verifier, truth = get_verifier(name), GOLD[name][1]
     draw = random.Random(0)
     alphabet = "01.9,-$\\{}()[]<>*#\"' \n\tabA^_!/=\u00e9\u4e2d"
-    drawn = ["".join(draw.choices(alphabet, k=draw.randint(1, 40))) for _ in range(100)]
+    count = 5 if name == "code" else 100  # code starts processes for each
+    drawn = ["".join(draw.choices(alphabet, k=draw.randint(1, 40))) for _ in range(count)]
     for completion in GARBAGE + drawn:
         verdict = verifier(completion, truth)
         assert 0.0 <= verdict.score <= 1.0
@@ -110,15 +134,16 @@ def test_a_megabyte_takes_less_than_a_second(name: str, unit: str) -> None:
 
 
 def test_every_entry_is_a_verifier_and_names_ignore_case() -> None:
-    assert sorted(VERIFIERS) == ["gsm8k", "ifeval", "ifeval_old", "math", "string_match"]
+    assert list(VERIFIERS) == sorted(VERIFIERS) == sorted(GOLD)
     assert all(isinstance(verifier, Verifier) for verifier in VERIFIERS.values())
     assert get_verifier("MATH") is VERIFIERS["math"]
     assert get_verifier("string_matcher") is VERIFIERS["string_match"]
+    assert get_verifier("IFEval_old_release") == IFEvalOld(strict_compat=True)
 
 
 @pytest.mark.parametrize("name", ["gsm8", "preference", "", 3])
 def test_unknown_name_is_an_error_that_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(VerifierError, match="gsm8k, ifeval, ifeval_old, math, string_match"):
+    with pytest.raises(VerifierError, match="gsm8k, ifbench, ifeval, ifeval_old, json_schema"):
         get_verifier(name)
 
 

@@ -69,6 +69,12 @@ def _choice(*allowed: str) -> Callable[[Any], str]:
     return read
 
 
+def _percentage(value: Any) -> int:
+    if _count(value) > 100:
+        raise ValueError("must be at most 100")
+    return int(value)
+
+
 _RELATION = _choice("at least", "less than")
 
 READERS: dict[str, Callable[[Any], Any]] = {
@@ -107,7 +113,33 @@ READERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def bind(check: Callable[..., bool], arguments: Mapping[str, Any], label: str) -> Constraint:
+# IFBench's, where one name means another thing.
+OTHER_READERS = READERS | {
+    "keyword1": _text,
+    "keyword2": _text,
+    "keyword3": _text,
+    "keyword4": _text,
+    "keyword5": _text,
+    "m": _position,
+    "max_words": _count,
+    "min_words": _count,
+    "n": _position,
+    "n_end": _count,
+    "n_start": _count,
+    "options": _text,
+    "percentage": _percentage,
+    "reference_text": _text,
+    "sep": _text,
+    "small_n": _count,
+}
+
+
+def bind(
+    check: Callable[..., bool],
+    arguments: Mapping[str, Any],
+    label: str,
+    readers: Mapping[str, Callable[[Any], Any]] = READERS,
+) -> Constraint:
     """Fix the arguments of a constraint; nulls, which pad the published tables, are dropped.
 
     Raises:
@@ -122,7 +154,7 @@ def bind(check: Callable[..., bool], arguments: Mapping[str, Any], label: str) -
     bound = {}
     for name in needed:
         try:
-            bound[name] = READERS[name](given[name])
+            bound[name] = readers[name](given[name])
         except (ValueError, OverflowError) as error:
             raise VerifierError(f"{label}: `{name}` {error}, got {shown(given[name])}") from None
     return partial(check, **bound)

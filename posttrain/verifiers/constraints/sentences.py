@@ -33,6 +33,18 @@ def count_sentences(text: str, limit: int = 2**31) -> int:
     return count + (_WORD.search(text, start) is not None)
 
 
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, each with its stop; what follows the last stop is one too."""
+    found, start = [], 0
+    for stop in _STOP.finditer(text):
+        if stop[1] in (".", "...", "\u2026") and not _ends(text, stop):
+            continue
+        found.append(text[start : stop.end()].strip())
+        start = stop.end()
+    found.append(text[start:].strip())
+    return [sentence for sentence in found if sentence]
+
+
 def _ends(text: str, stop: re.Match[str]) -> bool:
     """Whether dots end a sentence rather than an abbreviation, an initial or a list mark."""
     at = stop.start()

@@ -1,0 +1,1 @@
+"""Verifiers in processes of their own, and the check that gold answers pass."""
