@@ -2,60 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from posttrain.errors import DataError, VerifierError
+from posttrain.errors import DataError, ModelError, VerifierError
+from posttrain.evals.pairs import choose
+from posttrain.evals.result import Result, TaskRows, summarise
 from posttrain.evals.spread import spread
 from posttrain.evals.tasks import get_task
 from posttrain.evals.tasks.base import EvalTask
-from posttrain.formats import Row, to_row
+from posttrain.formats import Row
 from posttrain.generation.local import LocalGenerate, Sampling
-from posttrain.losses.base import segment_sum
 from posttrain.models import load_config, load_model, load_tokenizer
-from posttrain.packing import Collator, forward_inputs
 from posttrain.recipe import Source, Task
-from posttrain.sources import open_source
+from posttrain.sources import open_source, source_name
 from posttrain.sources.files import rename
-from posttrain.tokens import Tokenizer, tokenize
+from posttrain.sources.places import data_files
+from posttrain.tokens import check_same_words
+from posttrain.trainers.scorer import Scorer, has_scalar_head, is_reward_model
 from posttrain.verifiers import get_verifier
 
 Progress = Callable[[str], None]
-CONFIG_FOR_REWARD = "ForSequenceClassification"
-
-
-@dataclass(frozen=True)
-class Result:
-    """Score of one task with the rows behind it.
-
-    Attributes:
-        score: mean over rows, 0 to 1; stderr: its standard error; n: rows.
-        transcripts: per row prompt, completion, score, reason, ground_truth.
-    """
-
-    score: float
-    n: int
-    stderr: float
-    version: str
-    transcripts: list[Row]
-
-    def summary(self) -> dict[str, Any]:
-        """What `report.json` holds."""
-        return {"score": self.score, "n": self.n, "stderr": self.stderr, "version": self.version}
-
-
-def summarise(scores: Sequence[float], version: str, transcripts: list[Row]) -> Result:
-    """Mean and standard error (sample standard deviation / sqrt(n))."""
-    n = len(scores)
-    mean = sum(scores) / n
-    variance = sum((s - mean) ** 2 for s in scores) / (n - 1) if n > 1 else 0.0
-    return Result(mean, n, (variance / n) ** 0.5, version, transcripts)
 
 
 def task_rows(
@@ -74,18 +50,37 @@ def task_rows(
     if source is None:
         raw = task.rows()
     else:
-        raw = [rename(row, source.columns) for row in opener(source, 0).rows]
-    rows, place = [], f"task {task.name}: {f'{spec.path}: ' if spec.path else ''}"
+        raw = [
+            name | rename(row, source.columns)
+            for part, name in each_file(source, task.kind)
+            for row in opener(part, 0).rows
+        ]
+    rows, left_out = TaskRows(), Counter[str]()
+    place = f"task {task.name}: {f'{spec.path}: ' if spec.path else ''}"
     for number, row in enumerate(raw, 1):
         try:
-            rows.append(checked(to_row(task.kind, task.problem(row))))
+            rows.append(checked(task.read(row)))
         except (DataError, VerifierError) as error:
-            raise DataError(f"{place}row {number}: {error}") from error
+            if not task.leaves_out:
+                raise DataError(f"{place}row {number}: {error}") from error
+            left_out[str(error).split(", got ")[0]] += 1
     if not rows:
-        raise DataError(f"task {task.name}: no rows")
+        why = "".join(f"; {number} rows: {reason}" for reason, number in left_out.items())
+        raise DataError(f"{place}no rows{why}")
     if spec.num_samples and spec.num_samples < len(rows):
-        rows = random.Random(f"{task.name}/{spec.num_samples}").sample(rows, spec.num_samples)
+        some = random.Random(f"{task.name}/{spec.num_samples}").sample(rows, spec.num_samples)
+        rows = TaskRows(some)
+    rows.left_out = left_out
     return rows
+
+
+def each_file(source: Source, kind: str) -> list[tuple[Source, Row]]:
+    """A folder of pairs file by file, each of which is a source of its own; else the whole."""
+    folder = Path(source.path).expanduser()
+    if kind == "problem" or not folder.is_dir() or any(folder.glob("*.arrow")):
+        return [(source, {})]
+    parts = [replace(source, path=str(file)) for file in data_files(source, folder)]
+    return [(part, {"source": source_name(part)}) for part in parts]
 
 
 def checked(row: Row) -> Row:
@@ -102,22 +97,39 @@ def evaluate(
     *,
     batch_size: int = 32,
     max_new_tokens: int = 512,
+    reference: PreTrainedModel | None = None,
+    length_normalise: bool = False,
     progress: Progress = lambda line: None,
 ) -> dict[str, Result]:
-    """Score a loaded model on tasks. A reward model is scored on pair tasks only."""
-    results = {}
+    """Score a loaded model on tasks. A reward model is scored on pairs and best-of-n only.
+
+    Args:
+        reference: makes a policy choose by DPO's implicit reward instead of its log-probs.
+        length_normalise: a policy chooses by its log-probs per token.
+    """
+    results: dict[str, Result] = {}
+    scorer = None
     for task, rows in tasks:
-        if has_scalar_head(model) and task.kind != "preference":
+        if has_scalar_head(model) and task.kind == "problem":
             continue
-        if task.kind == "preference":
-            results[task.name] = compare(model, tokenizer, task, rows, batch_size)
+        if task.kind == "problem":
+            result = answer(model, tokenizer, task, rows, batch_size, max_new_tokens, progress)
         else:
-            results[task.name] = answer(
-                model, tokenizer, task, rows, batch_size, max_new_tokens, progress
-            )
-        result = results[task.name]
-        progress(f"{task.name}: {result.score:.3f} ± {result.stderr:.3f} (n={result.n})")
+            options = {"reference": reference, "length_normalise": length_normalise}
+            scorer = scorer or Scorer.of(model, tokenizer, **options)
+            result = choose(scorer, task, rows)
+        name = unused(task.name, results)
+        results[name] = result
+        lost = sum(getattr(rows, "left_out", {}).values())
+        count = f"n={result.n}" + (f", {lost} rows left out" if lost else "")
+        progress(f"{name}: {result.score:.3f} ± {result.stderr:.3f} ({count})")
     return results
+
+
+def unused(name: str, taken: Collection[str]) -> str:
+    """The name of a task, numbered where one of that name was scored already (other rows)."""
+    numbered = (f"{name}-{i}" for i in itertools.count(2))
+    return next(n for n in itertools.chain([name], numbered) if n not in taken)
 
 
 def answer(
@@ -150,70 +162,6 @@ def answer(
     return summarise([row["score"] for row in transcripts], task.version, transcripts)
 
 
-def pair_values(
-    model: PreTrainedModel, batch: dict[str, torch.Tensor], scalar: bool
-) -> torch.Tensor:
-    """`[2 pairs]` scores, or summed log-probs, of both answers of every pair in a packed batch."""
-    inputs = forward_inputs(batch)
-    if scalar:
-        return model(**inputs, use_cache=False).logits[0, batch["last"], 0].float()
-    logits = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits[0].float()
-    logps = -torch.nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
-    return segment_sum(logps, batch["segment"], len(batch["tokens"]))
-
-
-@torch.no_grad()
-def compare(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: EvalTask,
-    rows: list[Row],
-    batch_size: int,
-) -> Result:
-    """Share of pairs whose chosen answer has the higher summed log-prob, or the higher score."""
-    scalar = has_scalar_head(model)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30)
-    tokenized = tokenize(rows, "preference", Tokenizer(tokenizer, limit))
-    data = tokenized.rows
-    if lost := len(rows) - len(data):  # scores of fewer rows would pass for scores of the task
-        reasons = "; ".join(sorted({why for d in tokenized.dropped.values() for why in d}))
-        raise DataError(f"task {task.name}: {lost} of {len(rows)} pairs cannot be used: {reasons}")
-    collate = Collator({})
-    model.eval()
-
-    def both_sides(mine: Sequence[int]) -> list[list[float]]:
-        values: list[list[float]] = []
-        for start in range(0, len(mine), batch_size):
-            part = [{**data[i], "index": i} for i in mine[start : start + batch_size]]
-            batch = {name: tensor.to(model.device) for name, tensor in collate(part).items()}
-            values += pair_values(model, batch, scalar).view(-1, 2).tolist()
-        return values
-
-    values = spread(range(len(data)), both_sides)
-    what = "score" if scalar else "log-prob"
-    transcripts = [
-        {
-            "prompt": row["prompt"],
-            "completion": row["chosen"][-1]["content"],
-            "score": float(chosen > rejected),
-            "reason": f"{what} of the chosen answer {chosen:.2f}, of the rejected {rejected:.2f}",
-            "ground_truth": f"rejected: {row['rejected'][-1]['content']}",
-        }
-        for row, (chosen, rejected) in zip(rows, values, strict=True)
-    ]
-    return summarise([float(c > r) for c, r in values], task.version, transcripts)
-
-
-def has_scalar_head(model: PreTrainedModel) -> bool:
-    """Whether a loaded model scores rather than writes."""
-    return not hasattr(model, "lm_head") and hasattr(model, "score")
-
-
-def is_reward_model(config: Any) -> bool:
-    """Whether a configuration is that of a checkpoint with a scalar head."""
-    return CONFIG_FOR_REWARD in "".join(getattr(config, "architectures", None) or [])
-
-
 def load(
     path: str, chat_template: str | None = None, **options: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -226,6 +174,22 @@ def load(
     return model, tokenizer
 
 
+def load_reference(path: str, words: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The policy that a policy with these tokens is measured against.
+
+    Raises:
+        ModelError: it is a reward model, or its tokens are others.
+    """
+    model, tokenizer = load(path)
+    try:
+        if has_scalar_head(model):
+            raise ModelError("it is a reward model; give the policy that DPO started from")
+        check_same_words(words, tokenizer)
+    except ModelError as error:
+        raise ModelError(f"reference {path!r}: {error}") from error
+    return model
+
+
 def evaluate_path(
     model_path: str,
     task_names: Sequence[str],
@@ -233,18 +197,34 @@ def evaluate_path(
     num_samples: int | None = None,
     max_new_tokens: int = 512,
     batch_size: int = 32,
+    reference: str | None = None,
+    length_normalise: bool = False,
     progress: Progress = lambda line: None,
 ) -> dict[str, Any]:
-    """Score a checkpoint by its path: `{task: {score, n, stderr, version}}`."""
-    specs = [Task(name=name, num_samples=num_samples) for name in task_names]
+    """Score a checkpoint by its path: `{task: {score, n, stderr, version, ...}}`.
+
+    Args:
+        task_names: names, or `name=path` for rows of your own.
+        reference: path of the policy that DPO's implicit reward is measured against.
+        others: see `evaluate`.
+    """
+    named = [(name, path or None) for name, _, path in (n.partition("=") for n in task_names)]
+    specs = [Task(name=name, path=path, num_samples=num_samples) for name, path in named]
     tasks = [(task := get_task(spec.name), task_rows(task, spec)) for spec in specs]
     model, tokenizer = load(model_path)
+    if (reference or length_normalise) and has_scalar_head(model):
+        raise ModelError(
+            f"{model_path} is a reward model and picks by its scores: leave out `reference` and"
+            " `length_normalise`, which are for policies"
+        )
     results = evaluate(
         model,
         tokenizer,
         tasks,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
+        reference=load_reference(reference, tokenizer) if reference else None,
+        length_normalise=length_normalise,
         progress=progress,
     )
     return {name: result.summary() for name, result in results.items()}

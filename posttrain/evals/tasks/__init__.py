@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from posttrain.errors import RecipeError, nearest
 from posttrain.evals.tasks.base import EvalTask
+from posttrain.evals.tasks.best_of_n import BestOfN
 from posttrain.evals.tasks.gsm8k import GSM8K
 from posttrain.evals.tasks.ifeval import IFEval
+from posttrain.evals.tasks.llmbar import LLMBar
+from posttrain.evals.tasks.pairs import Pairs
+from posttrain.evals.tasks.reward_bench import RewardBench
 from posttrain.evals.tasks.tiny import Tiny, TinyPreference
 
 TASKS: dict[str, type[EvalTask]] = {
+    "best_of_n": BestOfN,
     "gsm8k": GSM8K,
     "ifeval": IFEval,
+    "llmbar": LLMBar,
+    "pairs": Pairs,
+    "reward_bench": RewardBench,
     "tiny": Tiny,
     "tiny_preference": TinyPreference,
 }
