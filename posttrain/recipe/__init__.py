@@ -1,4 +1,4 @@
-"""The recipe: YAML -> frozen dataclasses. What it may say is declared in spec.py."""
+"""The recipe: YAML -> frozen dataclasses. What it may say: spec.py, stages.py."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from posttrain.recipe.blocks import Block
 from posttrain.recipe.nodes import join
-from posttrain.recipe.spec import Pretrain, Reward, Source
+from posttrain.recipe.spec import DPO, RLVR, SFT, Pretrain, Reward, Source
 from posttrain.recipe.values import BAD
 
 _FOLDER = re.compile(r"\w(?:[\w.+ -]{0,198}[\w+-])?")
@@ -30,6 +30,7 @@ def check_recipe(recipe: Block) -> None:
     _check_names(stages)
     for i, stage in enumerate(stages):
         _check_start(recipe, stages, i)
+        _check_named(recipe, stages, i)
         check_stage(stage)
 
 
@@ -100,6 +101,42 @@ def _check_start(recipe: Block, stages: list[Block], i: int) -> None:
         stage.fault("start", f"`{start}` is a reward model, not a policy; may be: {allowed}")
     elif start not in (*base, *earlier):
         stage.fault("start", f"there is no stage `{start}`; may be: {allowed}")
+
+
+def _check_named(recipe: Block, stages: list[Block], i: int) -> None:
+    """Models that a stage names beside its start: stages must be earlier ones of the right kind."""
+    stage = stages[i]
+    if stage.kind == "dpo":
+        name = _known(stage.get("ref_model_name_or_path"))
+        fault = _misplaced(name, stages, i, Reward, "is a reward model, which has no log-probs")
+        if name == "base" and "model_name_or_path" not in recipe.given:
+            fault = "there is no base model without `model_name_or_path`"
+        if fault:
+            stage.fault("ref_model_name_or_path", fault)
+    elif stage.kind == "rlvr":
+        functions = _known(stage.get("reward_funcs")) or ()
+        for j, name in enumerate(functions):
+            policy = (Pretrain, SFT, DPO, RLVR)
+            why = "is a policy; name a reward stage"
+            fault = _misplaced(name, stages, i, policy, why)
+            if fault or name == "base":
+                stage.fault(f"reward_funcs[{j}]", fault or f"`base` {why}")
+        weights = _known(stage.get("reward_weights")) or ()
+        if weights and len(weights) != len(functions):
+            stage.fault(
+                "reward_weights",
+                f"got {len(weights)} for {len(functions)} of `reward_funcs`; give one for each",
+            )
+
+
+def _misplaced(name: str | None, stages: list[Block], i: int, wrong: Any, why: str) -> str:
+    """What is wrong with naming a stage in stage i; nothing if it is none, or fits."""
+    found = next((j for j, stage in enumerate(stages) if name and name_of(stage) == name), None)
+    if found is None:
+        return ""
+    if found >= i:
+        return f"`{name}` is {'this stage itself' if found == i else 'a later stage; move it up'}"
+    return f"`{name}` {why}" if issubclass(stages[found].cls, wrong) else ""
 
 
 def check_stage(stage: Block) -> None:

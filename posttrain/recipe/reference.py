@@ -1,4 +1,4 @@
-"""docs/recipes.md, made from the declarations in spec.py."""
+"""docs/recipes.md, made from the declarations that spec.py brings together."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from posttrain.recipe.spec import STAGES, Eval, Recipe, Source, Stage, Task
 _INTRO = """\
 # Recipes: every key
 
-Made from `posttrain/recipe/spec.py` by `python -m posttrain.recipe.schema`; a test fails when it is
-stale. `recipes/schema.json` says the same to an editor.
+Made from `posttrain/recipe/spec.py` and `posttrain/recipe/stages.py` by `python -m
+posttrain.recipe.schema`; a test fails when it is stale. `recipes/schema.json` says the same to an
+editor.
 
 ```yaml
 name: my-run

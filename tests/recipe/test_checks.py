@@ -108,6 +108,34 @@ import pytest
             "line 6: stages[0].dpo.beta: got 0.1, but `loss.beta` is 5; remove one of them",
         ),
         (
+            "dpo",
+            "datasets: [a]\nref_model_name_or_path: dpo",
+            "line 6: stages[0].dpo.ref_model_name_or_path: `dpo` is this stage itself",
+        ),
+        (
+            "sft",
+            "datasets: [a]\nref_model_name_or_path: base",
+            "line 6: stages[0].sft.ref_model_name_or_path: `ref_model_name_or_path` is not a key of"
+            " sft stages but of dpo; remove it, or move it to such a stage",
+        ),
+        (
+            "rlvr",
+            "datasets: [a]\nreward_weights: [1, 2]",
+            "line 6: stages[0].rlvr.reward_weights: got 2 for 0 of `reward_funcs`; give one for"
+            " each",
+        ),
+        (
+            "rlvr",
+            "datasets: [a]\nreward_funcs: gsm8k",
+            "line 6: stages[0].rlvr.reward_funcs: got 'gsm8k'; must be a list of text;"
+            " write [...], or one `- ` line per entry",
+        ),
+        (
+            "sft",
+            "datasets: [a]\nmax_skipped_steps: 0",
+            "line 6: stages[0].sft.max_skipped_steps: got 0; must be a whole number at least 1",
+        ),
+        (
             "sft",
             "datasets: [a]\nname: base",
             "line 6: stages[0].sft.name: got 'base'; a stage's name must be letters, digits,"
@@ -240,4 +268,48 @@ def test_a_model_is_needed(faults):
     assert faults("name: t\nstages:\n  - sft: {datasets: [a]}\n") == [
         "line 1: model_name_or_path: is missing; give the hub id or folder of the base model,"
         " or make the first stage `pretrain`"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "fault"),
+    [
+        ("dpo: {ref_model_name_or_path: rm", "`rm` is a reward model, which has no log-probs"),
+        ("dpo: {ref_model_name_or_path: rlvr", "`rlvr` is a later stage; move it up"),
+        ("rlvr: {reward_funcs: [rm, sft]", "`sft` is a policy; name a reward stage"),
+        ("rlvr: {reward_funcs: [rm, base]", "`base` is a policy; name a reward stage"),
+        ("rlvr: {reward_funcs: [gsm8k, rlvr]", "`rlvr` is a later stage; move it up"),
+    ],
+)
+def test_other_models_that_do_not_fit(faults, stage, fault):
+    found = faults(
+        "name: t\nmodel_name_or_path: m\nstages:\n"
+        "  - sft: {datasets: [a]}\n"
+        "  - reward: {name: rm, datasets: [a]}\n"
+        f"  - {stage}, name: x, datasets: [a]}}\n"
+        "  - rlvr: {datasets: [a]}\n"
+    )
+    key = ".ref_model_name_or_path" if stage.startswith("dpo") else ".reward_funcs[1]"
+    assert found == [f"line 6: stages[2].{stage.split(':')[0]}{key}: {fault}"]
+
+
+def test_other_models_that_fit(load):
+    recipe = load(
+        "name: t\nmodel_name_or_path: m\nstages:\n"
+        "  - sft: {datasets: [a]}\n  - dpo: {datasets: [a], ref_model_name_or_path: base}\n"
+        "  - reward: {name: rm, datasets: [a]}\n"
+        "  - rlvr:\n      datasets: [a]\n"
+        "      reward_funcs: [rm, gsm8k, org/rm]\n      reward_weights: [1, 2, 0.5]\n"
+    )
+    assert recipe.stages[1].ref_model_name_or_path == "base"
+    assert recipe.stages[3].reward_funcs == ("rm", "gsm8k", "org/rm")
+    assert recipe.stages[3].reward_weights == (1.0, 2.0, 0.5)
+
+
+def test_a_base_that_is_built_is_no_reference(faults):
+    pretrain = "pretrain: {datasets: [a], model: {model_type: llama}}"
+    dpo = "dpo: {datasets: [a], ref_model_name_or_path: base}"
+    assert faults(f"name: t\nstages:\n  - {pretrain}\n  - {dpo}\n") == [
+        "line 4: stages[1].dpo.ref_model_name_or_path: there is no base model without"
+        " `model_name_or_path`"
     ]
