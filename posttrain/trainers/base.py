@@ -8,7 +8,6 @@ which sees the micro-batches of a step before the first of them is run.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -28,10 +27,13 @@ from transformers import (
 from posttrain.attention import set_attention
 from posttrain.errors import DataError
 from posttrain.formats import Row, to_row
+from posttrain.head import score
+from posttrain.head.chunks import Weights
 from posttrain.models import (
     Adapter,
     add_adapter,
     check_checkpoint,
+    compile_layers,
     load_model,
     load_tokenizer,
     resize_to,
@@ -39,7 +41,11 @@ from posttrain.models import (
 )
 from posttrain.packing import Collator, forward_inputs
 from posttrain.tokens import Tokenizer, tokenize
+from posttrain.trainers.guards import Guarded, spoil_gradient
 from posttrain.trainers.micro_batches import MicroBatches, each
+from posttrain.trainers.saving import undrawn
+from posttrain.trainers.throughput import Clock, Metered
+from posttrain.trainers.ways import check_ways
 
 Batch = dict[str, torch.Tensor]
 
@@ -55,6 +61,10 @@ class PostTrainingArguments(TrainingArguments):
             the whole data set; `per_device_train_batch_size` then counts packs.
         max_tokens_per_device: tokens per forward pass and process. The other two numbers then
             only say how many rows a step has, and are folded into `per_device_train_batch_size`.
+        max_skipped_steps: stop after so many steps in a row whose loss or gradient is not finite.
+        compile_layers: backend of torch.compile for every layer (`inductor`), see
+            `models.compile_layers`; `None`: not compiled. transformers' own `torch_compile` takes
+            the model whole, which then has to make all logits.
     """
 
     max_length: int = field(default=2048, metadata={"help": "Longest sequence in tokens."})
@@ -62,6 +72,12 @@ class PostTrainingArguments(TrainingArguments):
     packing: bool = field(default=False, metadata={"help": "Pack rows into packs of max_length."})
     max_tokens_per_device: int | None = field(
         default=None, metadata={"help": "Tokens per forward pass, whatever the number of rows."}
+    )
+    max_skipped_steps: int = field(
+        default=3, metadata={"help": "Stop after so many steps in a row that are not finite."}
+    )
+    compile_layers: str | None = field(
+        default=None, metadata={"help": "Backend of torch.compile for every layer."}
     )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Columns are ours to read."}
@@ -90,7 +106,7 @@ class PostTrainingArguments(TrainingArguments):
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
 
 
-class PostTrainer(MicroBatches):
+class PostTrainer(MicroBatches, Guarded, Metered):
     """Base of the four trainers. A subclass says what a row is and what its loss is.
 
     Args:
@@ -137,11 +153,9 @@ class PostTrainer(MicroBatches):
             eval_dataset = {name: self.prepare(rows) for name, rows in eval_dataset.items()}
         else:
             eval_dataset = self.prepare(eval_dataset)
-        self.sources = source_names(train_dataset, eval_dataset)
-        self.meters: dict[str, list[torch.Tensor]] = defaultdict(list)
-        self.source_meters: dict[str, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = (
-            defaultdict(list)
-        )
+        if args.compile_layers:
+            compile_layers(loaded, args.compile_layers)
+        self.start_metering(source_names(train_dataset, eval_dataset))
         super().__init__(
             model=loaded,
             args=args,
@@ -153,6 +167,8 @@ class PostTrainer(MicroBatches):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        check_ways(args, self.accelerator)
+        self.add_callback(Clock(self))
 
     # --- data -------------------------------------------------------------------------------------
 
@@ -240,65 +256,30 @@ class PostTrainer(MicroBatches):
             if num_items_in_batch is not None
             else self.count_items([inputs], loss.device)
         )
-        loss = loss * self.accelerator.num_processes / items
+        loss = spoil_gradient(loss * self.accelerator.num_processes / items)
         return (loss, {}) if return_outputs else loss
 
-    def logps(self, model: nn.Module, batch: Batch, temperature: float = 1.0) -> torch.Tensor:
-        """`[K]` log-probs of the trained tokens; no other position reaches the head."""
-        empty = not len(batch["keep"])  # such a share of a partial batch still joins collectives
-        keep = 1 if empty else batch["keep"]
-        logits = model(**forward_inputs(batch), logits_to_keep=keep, use_cache=False).logits[0]
-        if empty:
-            return (logits.sum() * 0).expand(0)
-        logits = logits.float() / temperature if temperature != 1 else logits.float()
-        return -nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
+    def logps(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        temperature: float = 1.0,
+        weights: Weights = None,
+        z_loss: float = 0.0,
+    ) -> torch.Tensor:
+        """`[K]` log-probs of the trained tokens; no other position reaches the head.
 
-    # --- metrics ----------------------------------------------------------------------------------
+        `weights` `[K]` is the gradient of the loss at each of them, up to one factor, where it is
+        known already, or how it will be: the head's gradients are then made on the way (see
+        `posttrain.head.score`).
+        """
+        inputs = forward_inputs(batch)
+        if not len(batch["keep"]):  # such a share of a partial batch still joins collectives
+            return (score(model, inputs, 1, batch["input_ids"][0, :1]) * 0).sum().expand(0)
+        keep, targets = batch["keep"], batch["targets"]
+        return score(model, inputs, keep, targets, temperature, weights, z_loss)
 
-    def meter(self, name: str, total: torch.Tensor, count: torch.Tensor | float) -> None:
-        """Note a sum and its count; they are reduced once, when a step is logged."""
-        count = torch.as_tensor(count, dtype=torch.float32, device=total.device)
-        self.meters[name].append(torch.stack([total.detach().float(), count]))
-
-    def source_meter(
-        self, name: str, totals: torch.Tensor, counts: torch.Tensor, source: torch.Tensor
-    ) -> None:
-        """The same per source: `[S]` sums and counts of sequences, and their sources."""
-        self.source_meters[name].append((totals.detach().float(), counts.float(), source))
-
-    def drain(self) -> dict[str, float]:
-        """Means since the last call, over all processes, in one reduction."""
-        device, num = self.args.device, len(self.sources)
-        names, parts = [], []
-        for name in self.metric_names:
-            names.append(name)
-            parts.append(
-                torch.stack(self.meters[name]).sum(0)
-                if self.meters[name]
-                else torch.zeros(2, device=device)
-            )
-        for name in self.source_metric_names:
-            table = torch.zeros(num, 2, device=device)
-            for totals, counts, source in self.source_meters[name]:
-                table.index_add_(0, source, torch.stack([totals, counts], 1))
-            names += [f"{name}/{source}" for source in self.sources]
-            parts += list(table)
-        self.meters.clear()
-        self.source_meters.clear()
-        if not parts:
-            return {}
-        values = self.accelerator.reduce(torch.stack(parts), reduction="sum").tolist()
-        return {
-            name: total / count for name, (total, count) in zip(names, values, strict=True) if count
-        }
-
-    metric_names: tuple[str, ...] = ()
-    source_metric_names: tuple[str, ...] = ()
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
-            logs = {**logs, **self.drain()}
-        super().log(logs, start_time)
+    # --- evaluation -------------------------------------------------------------------------------
 
     def evaluate(
         self,
@@ -313,25 +294,23 @@ class PostTrainer(MicroBatches):
             for name, part in rows.items():
                 merged |= self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}")
             return merged
-        kept = (self.meters, self.source_meters)  # the training step's own sums are not touched
-        self.meters, self.source_meters = defaultdict(list), defaultdict(list)
         model = self.model_wrapped if self.model_wrapped is not None else self.model
         model.eval()
         total = torch.zeros(2, device=self.args.device)
-        with torch.no_grad():
-            for batch in each(self.get_eval_dataloader(self.prepare(rows))):
-                batch = self._prepare_inputs(batch)
-                with self.compute_loss_context_manager():
-                    total[0] += self.loss_sum(model, batch).float()
-                total[1] += self.num_items(batch).to(total.device)
-        loss, items = self.accelerator.reduce(total, reduction="sum").tolist()
-        metrics = {f"{metric_key_prefix}_loss": loss / max(items, 1)}
-        metrics |= {f"{metric_key_prefix}_{name}": value for name, value in self.drain().items()}
-        self.meters, self.source_meters = kept
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
+        with self.apart():
+            with torch.no_grad(), undrawn(self.args.device):
+                for batch in each(self.get_eval_dataloader(self.prepare(rows))):
+                    batch = self._prepare_inputs(batch)
+                    with self.compute_loss_context_manager():
+                        total[0] += self.loss_sum(model, batch).float()
+                    total[1] += self.num_items(batch).to(total.device)
+            loss, items = self.accelerator.reduce(total, reduction="sum").tolist()
+            metrics = {"loss": loss / max(items, 1), **self.drain()}
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+            self.log(metrics)
+            self.control = self.callback_handler.on_evaluate(
+                self.args, self.state, self.control, metrics
+            )
         return metrics
 
 

@@ -17,9 +17,9 @@ import torch
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
 
 from posttrain.packing import GlobalBatches, Rows, TokenBatches, pack_rows, row_lengths
+from posttrain.trainers.saving import SavingTrainer
 
 
 def each(parts: Iterable[Any]) -> Iterator[Any]:
@@ -33,7 +33,7 @@ def collate_each(collate: Callable[[Any], Any], step: list[Any]) -> list[Any]:
     return [collate(rows) for rows in step]
 
 
-class MicroBatches(Trainer):
+class MicroBatches(SavingTrainer):
     """A `Trainer` whose batches may be lists of micro-batches, one list per optimizer step."""
 
     args: Any

@@ -8,6 +8,7 @@ rewards are equal teach nothing and, without a KL term, never reach the model.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,20 +18,21 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers.trainer_utils import get_last_checkpoint
 
 from posttrain.advantages import advantage
 from posttrain.errors import RecipeError
 from posttrain.formats import Row
 from posttrain.generation.local import Completion, Sampling, eos_ids, generate_ids
+from posttrain.head.chunks import Answer, Later
 from posttrain.losses import policy_loss
 from posttrain.losses.base import TokenLogps, num_items, segment_sum, token_weights
 from posttrain.models import whole
 from posttrain.packing import GlobalBatches, Rows, check_budget, row_lengths
+from posttrain.packing.layout import Table
 from posttrain.trainers.base import Batch, PostTrainer, PostTrainingArguments
 from posttrain.trainers.policies import FrozenReference
 from posttrain.trainers.rewards import RewardFunction, Rewards
-from posttrain.trainers.rollouts import Rollout, by_count, by_tokens, pack_answers
+from posttrain.trainers.rollouts import Rollout, by_count, by_tokens, meter_rollouts, pack_answers
 
 
 @dataclass
@@ -43,7 +45,8 @@ class RLVRConfig(PostTrainingArguments):
         beta: weight of the KL term towards the starting model, in the loss.
         advantage, loss: methods and their options, as in a recipe.
         loss_reduction: `token_mean` or `sequence_mean` over the global batch of completions.
-        reward_scale: what a score of 1 is worth.
+        reward_weights: factor of each reward function in the sum of them; default: 1.
+        reward_scale: the sum is multiplied by it: what a verifier's score of 1 is worth.
         missing_eos_reward: replaces the reward of a completion that was cut off.
     """
 
@@ -67,6 +70,9 @@ class RLVRConfig(PostTrainingArguments):
     )
     loss_reduction: str = field(
         default="token_mean", metadata={"help": "token_mean or sequence_mean."}
+    )
+    reward_weights: list[float] | None = field(
+        default=None, metadata={"help": "Factor of each reward function."}
     )
     reward_scale: float = field(default=1.0, metadata={"help": "Worth of a score of 1."})
     missing_eos_reward: float | None = field(
@@ -117,16 +123,16 @@ class RLVRTrainer(PostTrainer):
 
     Args:
         model: the policy to start from, which is also the reference of the KL term.
-        reward_funcs: names of verifiers and TRL-style functions
-            `f(prompts, completions, completion_ids, **columns) -> list[float | None]`;
-            default: the verifier that each row names.
+        reward_funcs: names of verifiers, reward models (a folder, hub id or loaded model) and
+            TRL-style functions `f(prompts, completions, completion_ids, **columns) ->
+            list[float | None]`; default: `verifier`, the one that each row names.
         args, train_dataset, ...: as in the other trainers.
     """
 
     args: RLVRConfig
     row_kind = "problem"
     config_class = RLVRConfig
-    metric_names = (
+    metric_names: tuple[str, ...] = (
         "reward",
         "pass_rate",
         "completion_length",
@@ -144,7 +150,10 @@ class RLVRTrainer(PostTrainer):
         args: RLVRConfig | None = None,
         **kwargs: Any,
     ) -> None:
-        self.rewards = Rewards.of(reward_funcs)
+        self.rewards = Rewards.of(reward_funcs, args.reward_weights if args else None)
+        if len(self.rewards.functions) > 1:
+            own = (f"rewards/{name}" for name in self.rewards.names)
+            self.metric_names = (*self.metric_names, *own)
         kwargs.setdefault("data_collator", lambda rows: [row for row in rows if row is not None])
         super().__init__(model, args, **kwargs)
         self.advantage = advantage(as_spec(self.args.advantage))
@@ -218,12 +227,12 @@ class RLVRTrainer(PostTrainer):
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
         """As the base's; a checkpoint from between two steps of a rollout goes on with it."""
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+        resume_from_checkpoint = self.whole_checkpoint(resume_from_checkpoint)
         self.windows = []
         if resume_from_checkpoint and self.rollout_file(str(resume_from_checkpoint)).is_file():
             path = self.rollout_file(str(resume_from_checkpoint))
-            self.windows = torch.load(path, map_location=self.args.device, weights_only=True)
+            with torch.serialization.safe_globals([Table]):
+                self.windows = torch.load(path, map_location=self.args.device, weights_only=True)
         self.rolled_out = len(self.windows)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -234,8 +243,8 @@ class RLVRTrainer(PostTrainer):
         args, rows = self.args, [row for step in steps for row in step]
         completions = self.complete([row["prompt_ids"] for row in rows])
         texts = [[self.text(c) for c in group] for group in completions]
-        scores = self.rewards(rows, texts, completions, trainer_state=self.state)
-        rewards = scores * args.reward_scale
+        scores = self.rewards.each(rows, texts, completions, trainer_state=self.state)
+        rewards = self.rewards.weighted(scores) * args.reward_scale
         if args.missing_eos_reward is not None:
             finished = torch.tensor(
                 [[c.finished for c in g] for g in completions], dtype=torch.bool
@@ -249,7 +258,7 @@ class RLVRTrainer(PostTrainer):
             Rollout(row, group, r, a, names.get(row.get("source") or "", 0))
             for row, group, r, a in zip(rows, completions, rewards, advantages, strict=True)
         ]
-        self.note_rollouts(rollouts, scores)
+        meter_rollouts(self, rollouts, scores)
         if self.on_rollout:
             self.on_rollout(rollouts)
         windows, start = [], 0
@@ -265,7 +274,6 @@ class RLVRTrainer(PostTrainer):
         bare = model.get_base_model() if hasattr(model, "get_base_model") else model
         draw = args.seed * 1_000_003 + self.state.global_step
         seed = draw * 4096 + self.accelerator.process_index
-        generator = torch.Generator(device=args.device).manual_seed(seed)
         sampling = Sampling(args.max_completion_length, args.temperature, args.top_p)
         with whole(self.model_wrapped, bare):
             return generate_ids(
@@ -275,7 +283,7 @@ class RLVRTrainer(PostTrainer):
                 eos_ids(bare, self.processing_class),
                 num_generations=args.num_generations,
                 batch_size=args.generation_batch_size,
-                generator=generator,
+                seed=seed,
             )
 
     def text(self, completion: Completion) -> str:
@@ -300,7 +308,7 @@ class RLVRTrainer(PostTrainer):
         # groups of equal rewards count, though they are not run
         lengths = [len(c.ids) for r in rollouts for c in r.completions]
         batches[0]["items"] = num_items(
-            torch.tensor(lengths, dtype=torch.long), args.loss_reduction
+            torch.tensor(lengths, dtype=torch.long), args.loss_reduction, args.max_completion_length
         )
         return batches
 
@@ -320,49 +328,59 @@ class RLVRTrainer(PostTrainer):
     # --- loss -------------------------------------------------------------------------------------
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        args = self.args
-        policy = self.logps(model, batch, args.temperature)
+        args, segment, tokens = self.args, batch["segment"], batch["tokens"]
+        ends: list[int] = tokens.cumsum(0).tolist()
+
+        def weigh(answer: Answer, block: slice) -> torch.Tensor:
+            """The gradient at the log-probs of some whole completions."""
+            some = slice(bisect_right(ends, block.start), bisect_left(ends, block.stop) + 1)
+            with torch.enable_grad():
+                policy = answer.logps.detach().requires_grad_()
+                _, losses = self.token_losses(policy, batch, block, some)
+                weights = token_weights(tokens, segment, args.loss_reduction)[block]
+                (gradient,) = torch.autograd.grad((losses * weights).sum(), policy)
+            return gradient
+
+        weights = Later(ends, weigh) if len(segment) else None
+        policy = self.logps(model, batch, args.temperature, weights=weights)
         if not len(policy):
             return policy.sum()
-        old = batch.get("old_logps", policy.detach())
-        logps = TokenLogps(policy, old, batch.get("ref_logps"))
-        losses = self.loss(logps, batch["advantages"], args.beta)
-        segment, tokens = batch["segment"], batch["tokens"]
+        logps, losses = self.token_losses(policy, batch, slice(None), slice(None))
         self.source_meter(
             "loss", segment_sum(losses, segment, len(tokens)), tokens, batch["source"]
         )
-        moved = ((policy.detach() - old).exp() - 1).abs() > getattr(self.loss, "epsilon", 0.2)
-        self.meter("clip_share", moved.float().sum(), len(moved))
+        clipped = self.loss.clipped(logps, batch["advantages"])
+        self.meter("clip_share", clipped.float().sum(), len(clipped))
         if logps.reference is not None:
             d = policy.detach() - logps.reference
             self.meter("kl", (torch.exp(-d) - 1 + d).sum(), len(d))
         return (losses * token_weights(tokens, segment, args.loss_reduction)).sum()
 
-    def note_rollouts(self, rollouts: list[Rollout], scores: torch.Tensor) -> None:
-        device = self.args.device
-        if not rollouts:
-            return
-        rewards = torch.stack([r.rewards for r in rollouts]).to(device)
-        passed = (scores >= 1).float().to(device)
-        every = [c for r in rollouts for c in r.completions]
-        source = torch.tensor([r.source for r in rollouts], device=device)
-        per = torch.full((len(rollouts),), float(rewards.shape[1]), device=device)
-        self.meter("reward", rewards.sum(), rewards.numel())
-        self.meter("pass_rate", passed.sum(), passed.numel())
-        self.meter(
-            "completion_length",
-            torch.tensor(float(sum(len(c.ids) for c in every)), device=device),
-            len(every),
+    def token_losses(
+        self, policy: torch.Tensor, batch: Batch, block: slice, some: slice
+    ) -> tuple[TokenLogps, torch.Tensor]:
+        """The loss of each trained token of some completions.
+
+        Args:
+            policy: `[k]` their log-probs.
+            block: where these tokens stand among all of the batch's.
+            some: which of the batch's completions they are.
+        """
+        first = some.start or 0
+
+        def own(name: str) -> torch.Tensor | None:
+            return batch[name][block] if name in batch else None
+
+        old, segment = own("old_logps"), batch["segment"][block] - first
+        logps = TokenLogps(
+            policy,
+            policy.detach() if old is None else old,
+            own("ref_logps"),
+            own("sampler_logps"),
+            segment,
+            batch["tokens"][some],
         )
-        self.meter(
-            "truncated",
-            torch.tensor(float(sum(not c.finished for c in every)), device=device),
-            len(every),
-        )
-        useful = torch.stack([r.advantages for r in rollouts]).abs().sum(1).gt(0).float().to(device)
-        self.meter("useful_groups", useful.sum(), len(useful))
-        self.source_meter("reward", rewards.sum(1), per, source)
-        self.source_meter("pass_rate", passed.sum(1), per, source)
+        return logps, self.loss(logps, batch["advantages"][block], self.args.beta)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Not a loss: policies are evaluated on tasks (`posttrain.evals`)."""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,6 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
-WORKER = Path(__file__).parent / "worker.py"
 SFT_ROWS = [
     {
         "prompt": f"What is {n} plus {n * n}?",
@@ -46,87 +41,46 @@ PLANS: dict[str, tuple[str, Any, dict[str, Any]]] = {
 WAYS = ("single", "ddp", "zero2", "zero3")
 
 
-def job(way: str, folder: Path, model: str) -> list[dict[str, Any]]:
-    """Every plan, 4 packs or 8 rows per step."""
-    zero = {
-        "zero_optimization": {
-            "stage": 3 if way == "zero3" else 2,
-            "stage3_gather_16bit_weights_on_model_save": True,
-            # really partition: by default parameters this small stay whole
-            "stage3_param_persistence_threshold": 0,
-            "stage3_max_reuse_distance": 0,
-        },
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-    }
-    found = []
-    for name, (kind, rows, more) in PLANS.items():
-        size = 4 if more.get("packing") else 8
-        split = {
-            "per_device_train_batch_size": 2,
-            "gradient_accumulation_steps": size // 2 // (1 if way == "single" else 2),
-        }
-        found.append(
-            {
-                "kind": kind,
-                "model": model,
-                "rows": rows,
-                "out": str(folder / name),
-                "config": {**BASE, **split, **more},
-                "deepspeed": zero if way.startswith("zero") else None,
-            }
-        )
-    return found
+def run(way: str, name: str, folder: Path, model: str) -> dict[str, Any]:
+    """A plan, 4 packs or 8 rows per step."""
+    kind, rows, more = PLANS[name]
+    steps = (2 if more.get("packing") else 4) // (1 if way == "single" else 2)
+    split = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": steps}
+    out = str(folder / way / name)
+    config = {**BASE, **split, **more}
+    return {"way": way, "kind": kind, "model": model, "rows": rows, "out": out, "config": config}
 
 
 @pytest.fixture(scope="module")
-def trained(checkpoint: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """`trained(way)`: the folder with everything trained that way, run once."""
-    done: dict[str, Path] = {}
-    model = checkpoint()
-
-    def launch(way: str) -> Path:
-        if way not in done:
-            folder = tmp_path_factory.mktemp(way)
-            (folder / "job.json").write_text(json.dumps({"runs": job(way, folder, model)}))
-            many = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-            result = subprocess.run(
-                [sys.executable, *([] if way == "single" else many), WORKER, folder / "job.json"],
-                env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-                capture_output=True,
-                text=True,
-                timeout=900,
-            )
-            assert result.returncode == 0, result.stderr[-6000:]
-            done[way] = folder
-        return done[way]
-
-    return launch
-
-
-def log(folder: Path, name: str) -> list[dict[str, float]]:
-    found: list[dict[str, float]] = json.loads((folder / name / "log.json").read_text())
-    return found
+def trained(
+    checkpoint: Callable[..., str],
+    train_all: Callable[..., None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder with every plan trained in every way, at `<way>/<name>`."""
+    folder = tmp_path_factory.mktemp("packed")
+    train_all([run(way, name, folder, checkpoint()) for way in WAYS for name in PLANS], folder)
+    return folder
 
 
 @pytest.mark.parametrize("way", WAYS[1:])
 @pytest.mark.parametrize("name", [name for name in PLANS if not name.startswith("rlvr")])
-def test_training_is_that_of_one_process(trained: Any, way: str, name: str) -> None:
-    alone, many = log(trained("single"), name), log(trained(way), name)
+def test_training_is_that_of_one_process(trained: Path, log_of: Any, way: str, name: str) -> None:
+    alone, many = log_of(trained / "single" / name), log_of(trained / way / name)
     assert len(alone) == len(many) >= 3
     for key in ("loss", "grad_norm"):
         expected = [entry[key] for entry in alone]
         assert len(set(expected)) == len(expected)
         assert [entry[key] for entry in many] == pytest.approx(expected, rel=1e-3)
-    file = Path(name) / "model" / "model.safetensors"
-    first, second = load_file(trained("single") / file), load_file(trained(way) / file)
+    first, second = (
+        load_file(trained / w / name / "model" / "model.safetensors") for w in ("single", way)
+    )
     for key, weight in first.items():
         assert (weight - second[key]).abs().max() < 5e-5, key
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_rollouts_of_unequal_length_do_not_hang(trained: Any, way: str) -> None:
-    entries = log(trained(way), "rlvr_budget")
+def test_rollouts_of_unequal_length_do_not_hang(trained: Path, log_of: Any, way: str) -> None:
+    entries = log_of(trained / way / "rlvr_budget")
     assert len(entries) == 3
     assert all(entry["grad_norm"] > 0 for entry in entries)

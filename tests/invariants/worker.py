@@ -1,6 +1,6 @@
 """Trains what a job file says, on however many processes this was launched with.
 
-The job file: {"runs": [{"kind", "model", "rows", "out", "config", "deepspeed"}, ...]}.
+The job file: {"runs": [{"way", "kind", "model", "rows", "out", "config", "adapter"}, ...]}.
 Rank 0 writes `<out>/log.json`, what was logged at each step; the model stands in `<out>/model`.
 """
 
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain import (
@@ -26,12 +28,43 @@ from posttrain import (
     SFTConfig,
     SFTTrainer,
 )
+from posttrain.models import Adapter
 
 KINDS = {
     "sft": (SFTTrainer, SFTConfig),
     "dpo": (DPOTrainer, DPOConfig),
     "reward": (RewardTrainer, RewardConfig),
     "rlvr": (RLVRTrainer, RLVRConfig),
+}
+ON_CPU = {"device": "cpu"}
+
+
+def zero(stage: int, **more: Any) -> dict[str, Any]:
+    """DeepSpeed's settings, so that weights this small are partitioned too."""
+    small = {"stage3_param_persistence_threshold": 0, "stage3_max_reuse_distance": 0}
+    gather = {"stage3_gather_16bit_weights_on_model_save": True}
+    settings = {
+        "zero_optimization": {"stage": stage, **gather, **small, **more},
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_allow_untested_optimizer": True,  # plain SGD, whose steps are gradients
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own is compiled first: minutes
+    }
+    return {"deepspeed": settings}
+
+
+FSDP = {"version": 2, "transformer_layer_cls_to_wrap": "LlamaDecoderLayer"}
+ENGINES = {"single": "NO", "ddp": "MULTI_CPU", "fsdp2": "FSDP"}  # what accelerate calls them
+WAYS: dict[str, dict[str, Any]] = {
+    "single": {},
+    "ddp": {},
+    "zero1": zero(1),
+    "zero2": zero(2),
+    "zero3": zero(3),
+    "zero2_offload": zero(2, offload_optimizer=ON_CPU),
+    "zero3_offload": zero(3, offload_optimizer=ON_CPU, offload_param=ON_CPU),
+    "fsdp2": {"fsdp": True, "fsdp_config": FSDP},
 }
 
 
@@ -50,11 +83,17 @@ def train(run: dict[str, Any]) -> None:
         disable_tqdm=True,
         save_strategy="no",
         lr_scheduler_type="constant",
-        deepspeed=run["deepspeed"],
+        **json.loads(json.dumps(WAYS[run["way"]])),  # they are written into
         **run["config"],
     )
-    options = {"reward_funcs": shortness} if run["kind"] == "rlvr" else {}
+    if run["way"] == "fsdp2":  # accelerate has FSDP on devices alone, though torch shards on CPUs
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    options: dict[str, Any] = {"reward_funcs": shortness} if run["kind"] == "rlvr" else {}
+    if run.get("adapter"):
+        options["peft_config"] = Adapter(**run["adapter"])
     trainer = trainer_class(model=run["model"], args=args, train_dataset=run["rows"], **options)
+    engine = trainer.accelerator.distributed_type
+    assert engine == ENGINES.get(run["way"], "DEEPSPEED"), (run["way"], engine)
     trainer.train()
     trainer.save_model(str(out / "model"))
     if trainer.accelerator.is_main_process:
@@ -62,14 +101,24 @@ def train(run: dict[str, Any]) -> None:
         (out / "log.json").write_text(json.dumps(steps), encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     del trainer
+    forget()
+
+
+def forget() -> None:
+    """Let the next run begin as the first one did."""
     gc.collect()
     unset_hf_deepspeed_config()
     AcceleratorState._reset_state()
+    for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))]:
+        del os.environ[name]
 
 
 def main() -> None:
     for run in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["runs"]:
-        train(run)
+        try:
+            train(run)
+        except Exception as error:
+            raise RuntimeError(f"{run['way']}: {run['out']}") from error
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
