@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import (
+    AttentionInterface,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
@@ -19,20 +20,36 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from posttrain.attention import set_attention
+from posttrain.attention import NAME as PACKED
+from posttrain.attention import packed_attention, set_attention
 from posttrain.errors import MissingExtraError, ModelError, first_line
 from posttrain.tokens import load_template, stop_ids
+
+QUANTISATION = "quantization_config.json"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """LoRA (Hu et al. 2021, arXiv:2106.09685) and 4-bit weights (QLoRA, arXiv:2305.14314)."""
+    """LoRA (Hu et al. 2021, arXiv:2106.09685) and 4-bit weights (QLoRA, arXiv:2305.14314).
+
+    Attributes:
+        target_modules: modules that get adapters; `all-linear` is every linear layer but the head.
+        modules_to_save: modules that are trained whole, and kept with the adapters.
+        rslora: W + alpha / sqrt(r) BA instead of W + alpha / r BA (Kalajdzievski 2023,
+            arXiv:2312.03732, theorem 3.2).
+        dora: m (W + alpha / r BA) / ||W + alpha / r BA||, a norm per output, with m trained as well
+            (Liu et al. 2024, arXiv:2402.09353, equation 5).
+    """
 
     r: int = 16
     alpha: int = 32
     dropout: float = 0.0
     target_modules: str | Sequence[str] = "all-linear"
+    modules_to_save: Sequence[str] = ()
+    rslora: bool = False
+    dora: bool = False
     load_in_4bit: bool = False
     quant_type: str = "nf4"
     nested_quant: bool = False
@@ -234,22 +251,67 @@ def four_bit(adapter: Adapter, dtype: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": quantisation}
 
 
+def keep_trainable(model: PreTrainedModel) -> None:
+    """Keep 4-bit weights as they are in evaluations on a CPU.
+
+    There bitsandbytes otherwise packs them for a kernel in bfloat16, at the first forward pass
+    without a gradient and for good. It has no backward pass: whatever is trained afterwards, say
+    after a reference was computed, gets gradients that are wrong, with no more than a warning.
+    """
+    layers: Any = (m for m in model.modules() if hasattr(m, "support_avx512bf16_for_cpu"))
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
+
+
 def add_adapter(model: PreTrainedModel, adapter: Adapter, head: str = "lm") -> Any:
     """Wrap the model with LoRA adapters; a scalar head is trained whole beside them."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if adapter.load_in_4bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    modules = adapter.target_modules
+        keep_trainable(model)
+    modules, saved = adapter.target_modules, list(adapter.modules_to_save)
+    saved += ["score"] if head == "scalar" and "score" not in saved else []
     config = LoraConfig(
         r=adapter.r,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=modules if isinstance(modules, str) else list(modules),
+        bias="none",
+        use_rslora=adapter.rslora,
+        use_dora=adapter.dora,
         task_type="CAUSAL_LM" if head == "lm" else "TOKEN_CLS",
-        modules_to_save=None if head == "lm" else ["score"],
+        modules_to_save=saved or None,
     )
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:  # no module has one of the names
+        raise ModelError(f"adapters cannot be put on this model: {first_line(error)}") from error
+
+
+def compile_layers(model: Any, backend: str) -> int:
+    """Let torch.compile have every layer of a model, in place, and say how many there are.
+
+    Layer by layer: they share their code, so one is compiled for all of them, weights keep their
+    names, and the head stays as it is. So does attention, which depends on the parts of a pack: it
+    would be compiled anew for every batch. Lengths are left open.
+
+    Raises:
+        ModelError: the model has none of transformers' layers.
+    """
+    layers = [
+        module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)
+    ]
+    if not layers:
+        raise ModelError(
+            f"{type(model).__name__} has no layers of transformers' kind to compile; "
+            "leave torch_compile out"
+        )
+    outside: Any = torch.compiler.disable
+    AttentionInterface.register(PACKED, outside(packed_attention))
+    for layer in layers:
+        layer.compile(backend=backend, dynamic=True)
+    return len(layers)
 
 
 def resize_to(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -266,21 +328,42 @@ def resize_to(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Non
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def merge_adapter(
+def note_quantisation(model: Any, folder: Path) -> None:
+    """Write beside an adapter how the weights under it were held; peft does not."""
+    settings = getattr(model.config, "quantization_config", None)
+    if settings is not None:
+        text = json.dumps(settings.to_dict(), indent=2, default=str)
+        (folder / QUANTISATION).write_text(text + "\n", encoding="utf-8")
+
+
+def adapted_model(
     adapter_path: str,
     base_path: str,
     head: str = "lm",
     *,
     tokenizer: PreTrainedTokenizerBase,
     **options: Any,
-) -> PreTrainedModel:
-    """Load the base in full precision, put the trained adapter on it and fold it in."""
+) -> Any:
+    """The base in full precision with a trained adapter on it.
+
+    Raises:
+        ModelError: base or adapter cannot be loaded, or the adapter is not one of this base.
+    """
     from peft import PeftModel
 
     base = load_model(base_path, head=head, **options)
     resize_to(base, tokenizer)
-    merged: Any = PeftModel.from_pretrained(base, adapter_path).merge_and_unload()
-    return merged
+    try:
+        return PeftModel.from_pretrained(base, adapter_path)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(
+            f"the adapter {adapter_path!r} does not go on {base_path!r}: {first_line(error)}"
+        ) from error
+
+
+def merge_adapter(adapter_path: str, base_path: str, head: str = "lm", **options: Any) -> Any:
+    """`adapted_model` with the adapter folded in."""
+    return adapted_model(adapter_path, base_path, head, **options).merge_and_unload()
 
 
 def stop_where_trained(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:

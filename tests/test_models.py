@@ -23,7 +23,7 @@ from posttrain.models import (
     resize_to,
     save_model,
 )
-from posttrain.packing import Group, pack
+from posttrain.packing import Group, forward_inputs, pack
 
 IDS = [10, 11, 12, 13, 14]
 
@@ -31,8 +31,7 @@ IDS = [10, 11, 12, 13, 14]
 def logits(model: Any) -> torch.Tensor:
     """`[5, V]` of IDS, through packed attention."""
     batch = pack([Group([], [(IDS, IDS)])])
-    names = ("input_ids", "position_ids", "packed_rows", "packed_back")
-    return model(**{name: batch[name] for name in names}, use_cache=False).logits[0].float()
+    return model(**forward_inputs(batch), use_cache=False).logits[0].float()
 
 
 def nll(model: Any) -> torch.Tensor:
@@ -201,6 +200,113 @@ def test_four_bit_weights_take_a_training_step(checkpoint: Callable[..., str]) -
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.1
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_four_bit_gradients_are_those_of_the_rounded_weights(
+    nested: bool, checkpoint: Callable[..., str]
+) -> None:
+    """Also after an evaluation: on some CPUs bitsandbytes would pack the weights for good then."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    folder = checkpoint(hidden_size=64, intermediate_size=128)
+    model = load_model(folder, adapter=Adapter(r=4, load_in_4bit=True, nested_quant=nested))
+    plain = load_model(folder, adapter=Adapter(r=4))
+    coarse = dict(model.named_modules())
+    for name, module in plain.named_modules():
+        if isinstance(four := coarse[name], bitsandbytes.nn.Linear4bit):
+            rounded = bitsandbytes.functional.dequantize_4bit(four.weight, four.weight.quant_state)
+            module.weight.data = rounded.to(module.weight)
+    for (name, one), other in zip(model.named_parameters(), plain.parameters(), strict=True):
+        if "lora_" in name:
+            one.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
+            other.data.copy_(one.data)
+    expected = gradients(plain)
+    for _ in range(2):
+        found = gradients(model)
+        assert found.keys() == expected.keys() and len(found) == 28
+        for name, value in found.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+        model.eval()
+        logits(model)
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    model.train()
+    model.zero_grad()
+    nll(model).backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def weights_after(base: str, adapter: Adapter) -> tuple[Any, torch.Tensor, torch.Tensor]:
+    """A layer with drawn adapter weights, its effective weight, and B @ A."""
+    model = load_model(base, adapter=adapter)
+    layer = model.get_submodule("base_model.model.model.layers.0.mlp.up_proj")
+    with torch.no_grad():
+        layer.lora_B["default"].weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
+        unit = torch.eye(layer.in_features)
+        return (
+            layer,
+            layer(unit).T - (0 if layer.bias is None else layer.bias[:, None]),
+            layer.lora_B["default"].weight @ layer.lora_A["default"].weight,
+        )
+
+
+def test_rank_stabilised_lora_divides_by_the_root_of_the_rank(
+    checkpoint: Callable[..., str],
+) -> None:
+    for rslora, scale in ((False, 8 / 16), (True, 8 / 4)):
+        layer, now, product = weights_after(checkpoint(), Adapter(r=16, alpha=8, rslora=rslora))
+        torch.testing.assert_close(
+            now, layer.base_layer.weight + scale * product, rtol=1e-5, atol=1e-5
+        )
+
+
+def test_dora_keeps_the_norm_of_every_row(checkpoint: Callable[..., str]) -> None:
+    layer, now, product = weights_after(checkpoint(), Adapter(r=4, alpha=8, dora=True))
+    weight = layer.base_layer.weight
+    direction = weight + 2 * product
+    magnitude = layer.lora_magnitude_vector["default"].weight
+    assert magnitude.requires_grad
+    torch.testing.assert_close(magnitude, weight.norm(dim=1), rtol=1e-5, atol=1e-6)
+    expected = magnitude[:, None] * direction / direction.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(now, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        Adapter(r=4, rslora=True),
+        Adapter(r=4, dora=True),
+        Adapter(r=4, modules_to_save=["lm_head"]),
+        Adapter(r=4, target_modules=["q_proj", "v_proj"]),
+    ],
+    ids=["rslora", "dora", "modules_to_save", "target_modules"],
+)
+def test_every_kind_of_adapter_merges_into_the_same_model(
+    adapter: Adapter, checkpoint: Callable[..., str], tokenizer: Any, tmp_path: Path
+) -> None:
+    base = checkpoint(tie_word_embeddings=False)
+    model = load_model(base, adapter=adapter)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert ("lm_head" in " ".join(trained)) == bool(adapter.modules_to_save)
+    assert not [name for name in trained if name.endswith("bias")]
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nll(model).backward()
+        optimizer.step()
+    with torch.no_grad():
+        expected = logits(model)
+        assert (expected - logits(load_model(base))).abs().max() > 0.1
+    model.save_pretrained(tmp_path / "adapter")
+    merged = merge_adapter(str(tmp_path / "adapter"), base, tokenizer=tokenizer)
+    with torch.no_grad():
+        torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_for_modules_that_are_not_there(checkpoint: Callable[..., str]) -> None:
+    with pytest.raises(ModelError, match=r"adapters cannot be put on this model.*q_projection"):
+        load_model(checkpoint(), adapter=Adapter(target_modules=["q_projection"]))
 
 
 # --- heads and embeddings -------------------------------------------------------------------------
