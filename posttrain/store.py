@@ -225,6 +225,7 @@ def cached(
     columns: Mapping[str, str],
     build: Callable[[Writer], None],
     root: Path | None = None,
+    waiting: Callable[[], None] | None = None,
 ) -> Store:
     """The store of a key, built now unless it is there.
 
@@ -237,6 +238,7 @@ def cached(
         columns: name -> numpy type.
         build: appends the chunks that the writer does not have yet.
         root: default: `cache_root()`.
+        waiting: called again and again while another process has the lock; it should take a moment.
 
     Raises:
         RunError: the cache folder cannot be written.
@@ -245,7 +247,7 @@ def cached(
         return fleeting(columns, build)
     folder = (root or cache_root()) / key[:2] / key
     if not (folder / DONE).is_file():
-        with locked(folder.with_suffix(".lock")):
+        with locked(folder.with_suffix(".lock"), waiting):
             if not (folder / DONE).is_file():
                 aside = folder.with_suffix(".partial")
                 fill(aside, columns, build)
@@ -291,7 +293,7 @@ def open_store(folder: Path) -> Store:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold an exclusive lock on a file; it goes with the process, however that ends."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -302,5 +304,11 @@ def locked(path: Path) -> Iterator[None]:
             " a folder that can"
         ) from error
     with file:
+        while waiting is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting()
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -81,6 +81,18 @@ def test_eval_prints_its_scores_and_nothing_else_on_stdout(tmp_path: Path) -> No
     assert "tiny: " in done.stderr
 
 
+def test_eval_against_a_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Against itself every implicit reward is 0: a tie, which counts half."""
+    save_checkpoint(tmp_path / "model")
+    row = {"prompt": "Hi", "chosen": "Hello", "rejected": "No, not at all"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    model, tasks = str(tmp_path / "model"), f"pairs={tmp_path / 'pairs.jsonl'}"
+    assert call("eval", model, "--tasks", tasks, "--json", "--reference", model) == 0
+    assert json.loads(capsys.readouterr().out)["pairs"]["score"] == 0.5
+    assert call("eval", model, "--tasks", tasks, "--json", "--length_normalise") == 0
+    assert json.loads(capsys.readouterr().out)["pairs"]["score"] in (0, 1)
+
+
 def save_checkpoint(folder: Path) -> None:
     """A random Llama of 20 thousand weights that speaks bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

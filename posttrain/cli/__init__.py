@@ -16,6 +16,8 @@ import typer
 
 from posttrain import __version__
 from posttrain.cli.data import data, read_data_args
+from posttrain.cli.doctor import doctor
+from posttrain.cli.export import export
 from posttrain.cli.options import (
     OVERRIDABLE,
     RecipePath,
@@ -33,6 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data, name="data")
+app.command("export")(export)
+app.command(**OVERRIDABLE)(doctor)
 
 GRACE_SECONDS = 10
 
@@ -96,6 +100,12 @@ def evaluate(
     num_samples: Annotated[int | None, option("--num_samples", "Rows per task.", min=1)] = None,
     max_new_tokens: Annotated[int, option("--max_new_tokens", "Longest answer.", min=1)] = 512,
     batch_size: Annotated[int, option("--batch_size", "Prompts at a time.", min=1)] = 32,
+    reference: Annotated[
+        str | None, option("--reference", "Policy choosing answers: DPO's reward against this one.")
+    ] = None,
+    length_normalise: Annotated[
+        bool, option("--length_normalise", "Policy choosing answers: log-probs per token.")
+    ] = False,
 ) -> None:
     """Score a model on evaluation tasks."""
     with contextlib.redirect_stdout(sys.stderr):  # imports log too, and stdout is for the scores
@@ -110,6 +120,8 @@ def evaluate(
                 num_samples=num_samples,
                 max_new_tokens=max_new_tokens,
                 batch_size=batch_size,
+                reference=reference,
+                length_normalise=length_normalise,
                 progress=tell,
             )
     if not is_main_process():

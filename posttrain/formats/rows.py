@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any
 
 from posttrain.errors import DataError
@@ -78,7 +79,8 @@ def to_preference(raw: Mapping[str, Any], applied: set[str]) -> Row:
     """A preference row from `chosen` and `rejected`, with or without an explicit `prompt`.
 
     The sides are answers (strings, one message, messages) to the `prompt`, or whole conversations
-    (whatever the `prompt` then says); the turns that they share belong to the prompt.
+    (whatever the `prompt` then says); the turns that they share belong to the prompt. A `margin`
+    that is a number is kept: reward models may be asked for that much of a gap.
 
     Raises:
         DataError: missing, equal or empty sides, or sides that do not end with an assistant turn.
@@ -108,7 +110,20 @@ def to_preference(raw: Mapping[str, Any], applied: set[str]) -> Row:
         raise DataError("`chosen` equals `rejected`: the pair prefers nothing; drop the row")
     for field, side in (("chosen", chosen), ("rejected", rejected)):
         check_side(field, prompt, side)
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected} | tools_of(raw, applied)
+    row: Row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    return row | margin_of(raw) | tools_of(raw, applied)
+
+
+def margin_of(raw: Mapping[str, Any]) -> Row:
+    """`{"margin": number}` if the row says how much better the chosen answer is."""
+    value = raw.get("margin")
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return {}
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):  # a column of this name that means something else
+        return {}
+    return {"margin": number} if isfinite(number) else {}
 
 
 def check_side(field: str, prompt: list[Message], side: list[Message]) -> None:

@@ -64,6 +64,7 @@ def build_mixture(
     count_tokens: CountTokens | None = None,
     token_lengths: TokenLengths | None = None,
     remap_verifier: Mapping[str, str] | None = None,
+    verifier: str | None = None,
     guard: Guard | None = None,
     opener: Callable[[Source, int], Opened] = open_source,
     workers: int | None = None,
@@ -81,7 +82,7 @@ def build_mixture(
         eval_fraction: share of every source that is held out before anything is drawn.
         token_budget: tokens that sources with a `weight` share, counted by `count_tokens` row by
             row, or by `token_lengths` (store, source) -> `[rows of the store]` at once.
-        remap_verifier: verifier names in the data -> names here.
+        remap_verifier: verifier names in the data -> names here; `verifier`: instead of theirs.
         guard: evaluation prompts that the rows are checked against.
         opener: how a source is opened; `--smoke` puts stand-ins here.
         workers: processes that read; default: all cores.
@@ -91,7 +92,8 @@ def build_mixture(
         DataError: a source or row that cannot be read, or nothing left.
     """
     finder = guard.finder if guard else None
-    plan = Plan(kind, remap=dict(remap_verifier or {}), filters=tuple(filters), finder=finder)
+    remap = dict(remap_verifier or {})
+    plan = Plan(kind, verifier=verifier, remap=remap, filters=tuple(filters), finder=finder)
     parts = []
     for entry in datasets:
         source = entry if isinstance(entry, Source) else Source(**entry)
@@ -104,10 +106,8 @@ def build_mixture(
     take(parts, seed, mixing, eval_fraction, token_budget, count_tokens, token_lengths)
     rows, held_out = in_order(parts, seed), Rows.of([(p.store, p.name, p.held_out) for p in parts])
     manifest = {"seed": seed, "rows": len(rows), "sources": [account(part) for part in parts]}
-    if mixing:
-        manifest["mixing"] = dict(mixing)
-    if guard:
-        manifest |= {"contamination": rates, "decontaminate": guard.record()}
+    manifest |= {"mixing": dict(mixing)} if mixing else {}
+    manifest |= {"contamination": rates, "decontaminate": guard.record()} if guard else {}
     if eval_fraction:
         manifest["held_out"] = {"fraction": eval_fraction, "rows": len(held_out)}
     return Mixture(rows, manifest | {"order_sha256": order_hash(rows, manifest)}, held_out, parts)

@@ -22,7 +22,7 @@ class Plan:
     Attributes:
         kind: `text`, `conversation`, `preference` or `problem`.
         columns, format: as the recipe names them; the format is resolved to an adapter.
-        verifier, remap: the verifier of problems, and other names for it.
+        verifier, remap: the verifier of problems (`UNVERIFIED`: of none), and other names for it.
         filters: specs of the source's filters and then of the stage's.
         finder: finds evaluation prompts; `None`: nobody looks.
     """
@@ -41,7 +41,7 @@ class Plan:
             self,
             columns=source.columns,
             format=source.format,
-            verifier=source.verifier,
+            verifier=self.verifier or source.verifier,
             filters=(*source.filters, *self.filters),
         )
 

@@ -33,7 +33,7 @@ from posttrain.sources.adapters import STREAM_FORMATS, LeftOut, get_format
 from posttrain.sources.chunks import Chunks, chunked
 from posttrain.sources.files import rename
 from posttrain.store import Store, Writer, cached, key_of, texts
-from posttrain.verifiers import check_problem
+from posttrain.verifiers import UNVERIFIED, check_problem
 
 SHOWN = 5
 ROOMS = ("decontamination", "errors", "filters", "formats", "mixture", "sources", "verifiers")
@@ -208,6 +208,8 @@ class Reading:
         plan = self.plan
         if plan.kind == "problem" and plan.verifier:
             raw = {**raw, "verifier": plan.verifier}
+        if plan.kind == "problem" and plan.verifier == UNVERIFIED:
+            raw = {**raw, "dataset": None, "ground_truth": str(raw.get("ground_truth") or "")}
         row = to_row(plan.kind, raw, self.repairs)
         return check_problem(row, plan.remap) if plan.kind == "problem" else row
 

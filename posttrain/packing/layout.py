@@ -3,7 +3,8 @@
 Every trainer is fed the same batch:
 
     input_ids, position_ids   [1, T]   each prompt once, then its answers one after another
-    packed_rows, packed_back           how attention finds the sequences (see attention.py)
+    packed_rows, packed_back           how attention finds the sequences (see attention/)
+    packed_parts  P pairs, on the host: length of each prompt or answer, what it follows (-1: none)
     keep        [K]   packed positions whose hidden state predicts a trained token
     targets     [K]   those tokens
     segment     [K]   the sequence each belongs to, 0 <= segment < S
@@ -18,10 +19,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 
 IGNORE = -100
+
+
+class Table(tuple[tuple[int, int], ...]):
+    """Numbers that stay on the host, where the launching of kernels needs them."""
+
+    def to(self, *_: Any, **__: Any) -> Self:
+        return self
 
 
 @dataclass(frozen=True)
@@ -39,13 +48,13 @@ class Group:
     source: int = 0
 
 
-def forward_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def forward_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a packed batch that the model reads."""
-    names = ("input_ids", "position_ids", "packed_rows", "packed_back")
+    names = ("input_ids", "position_ids", "packed_rows", "packed_back", "packed_parts")
     return {name: batch[name] for name in names}
 
 
-def pack(groups: Sequence[Group]) -> dict[str, torch.Tensor]:
+def pack(groups: Sequence[Group]) -> dict[str, Any]:
     """Lay groups out in one packed row; see the module docstring for the fields."""
     ids: list[int] = []
     positions: list[int] = []
@@ -56,14 +65,19 @@ def pack(groups: Sequence[Group]) -> dict[str, torch.Tensor]:
     segment: list[int] = []
     tokens: list[int] = []
     source: list[int] = []
+    parts: list[tuple[int, int]] = []
     for group in groups:
         start, length = len(ids), len(group.prompt_ids)
         prompt = list(range(start, start + length))
         ids.extend(group.prompt_ids)
         positions.extend(range(length))
         home.extend((len(rows), column) for column in range(length))
+        shared = len(parts) if length else -1
+        if length:
+            parts.append((length, -1))
         for branch, labels in group.branches:
             begin, sequence = len(ids), len(rows)
+            parts.append((len(branch), shared))
             answer = list(range(begin, begin + len(branch)))
             ids.extend(branch)
             positions.extend(range(length, length + len(branch)))
@@ -85,6 +99,7 @@ def pack(groups: Sequence[Group]) -> dict[str, torch.Tensor]:
         "position_ids": torch.tensor([positions]),
         "packed_rows": torch.tensor([r + [0] * (width - len(r)) for r in rows]),
         "packed_back": torch.tensor([s * width + c for s, c in home]),
+        "packed_parts": Table(parts),
         "keep": torch.tensor(keep, dtype=torch.long),
         "targets": torch.tensor(targets, dtype=torch.long),
         "segment": torch.tensor(segment, dtype=torch.long),

@@ -9,18 +9,20 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from posttrain.errors import DataError
+from posttrain.evals.tasks import get_task
 from posttrain.formats import Row, to_row
-from posttrain.models import check_checkpoint, load_config
-from posttrain.pipeline.check import eval_tasks
+from posttrain.models import check_checkpoint, load_config, load_model, load_tokenizer, save_model
+from posttrain.pipeline.check import eval_tasks, is_verifier, named_models
 from posttrain.pipeline.folder import RunFolder, read_json, write_json
-from posttrain.recipe import Eval, Pretrain, Recipe, Source, Stage, Task, to_dict
+from posttrain.recipe import Eval, Pretrain, Recipe, Source, Stage, Task, stage_name, to_dict
 from posttrain.scratch import new_model, new_tokenizer
 from posttrain.sources import PREFIX, Opened, open_source, stand_in
 from posttrain.sources.files import digest, exists, rename
 from posttrain.sources.tiny import text
+from posttrain.trainers.rewards import OWN
 
 OpenerOf = Callable[[Stage], Callable[[Source, int], Opened]]
 MADE_FROM = "made_from.json"
@@ -31,6 +33,8 @@ ARCHITECTURES = (  # a name before those that it holds
 SMOKE_ROWS = 8
 SMOKE_WIDTH = 64  # 4-bit weights come in blocks of 64
 SMOKE_TOKENS = 4096  # the tiny tokenizer needs several tokens for a word
+REWARD = "reward"  # folder, inside the base's, of the reward model in the place of others'
+STAND_IN = f"base/{REWARD}"  # that model as one of `reward_funcs`; no stage has such a name
 
 
 def tokenizer_texts(recipe: Recipe, opener_of: OpenerOf) -> list[str]:
@@ -78,6 +82,8 @@ def ensure_base(recipe: Recipe, run: RunFolder, smoke: bool, opener_of: OpenerOf
     if isinstance(first, Pretrain):
         settings = to_dict(first)["pretrain"]
         made += [settings[name] for name in ("model", "tokenizer", "datasets")]
+    rewarded = smoke and any(STAND_IN in getattr(s, "reward_funcs", ()) for s in recipe.stages)
+    made += [REWARD] if rewarded else []
     key = {"key": digest(json.dumps(made, sort_keys=True, default=str).encode())}
     if folder.exists():
         if (folder / MADE_FROM).is_file() and read_json(folder / MADE_FROM) == key:
@@ -88,6 +94,9 @@ def ensure_base(recipe: Recipe, run: RunFolder, smoke: bool, opener_of: OpenerOf
         make_base(recipe, aside, opener_of)
     else:
         smoke_base(recipe, aside)
+    if rewarded:
+        model: Any = load_model(str(aside), head="scalar")
+        save_model(model, load_tokenizer(str(aside)), aside / REWARD)
     write_json(aside / MADE_FROM, key)
     os.replace(aside, folder)
 
@@ -132,7 +141,8 @@ def own_template(path: str) -> str | None:
 def smoke_recipe(recipe: Recipe) -> Recipe:
     """The same recipe, two steps a stage on a few rows, short enough for a laptop."""
     made = isinstance(recipe.stages[0], Pretrain)
-    stages = tuple(smoke_stage(stage, made) for stage in recipe.stages)
+    names = [stage_name(stage) for stage in recipe.stages]
+    stages = tuple(smoke_models(smoke_stage(s, made), names, made) for s in recipe.stages)
     tasks = tuple(replace(task, num_samples=4) for task in eval_tasks(recipe.eval))
     spec = recipe.eval or Eval()
     return replace(
@@ -208,6 +218,19 @@ def smoke_stage(stage: Stage, made: bool) -> Stage:
     return replace(stage, **changes)
 
 
+def smoke_models(stage: Any, names: list[str], made: bool) -> Stage:
+    """The stage with tiny models in the place of those that are no stages of the recipe."""
+    if stage.kind == "dpo" and stage.ref_model_name_or_path not in (None, *names):
+        return replace(stage, ref_model_name_or_path=None if made else "base")
+    if stage.kind == "rlvr":
+        models = {name: STAND_IN for name in named_models(stage) if name not in names}
+        functions = [models.get(name, name) for name in stage.reward_funcs]
+        if any(not on_this_machine(s) for s in stage.datasets):  # the stand-ins name our verifiers
+            functions = [OWN if is_verifier(name) else name for name in functions]
+        return replace(stage, reward_funcs=tuple(functions))
+    return cast(Stage, stage)
+
+
 def on_this_machine(source: Source) -> bool:
     """Whether a source can be read without network."""
     return source.path.startswith(PREFIX) or exists(source.path)
@@ -234,6 +257,13 @@ def under_columns(rows: list[Row], source: Source) -> Opened:
 
 def smoke_task_rows(task: Task) -> list[Any]:
     """Stand-ins for the rows of a task that are not on this machine."""
+    number, kind = task.num_samples or 4, get_task(task.name).kind
+    if kind == "preference":
+        return stand_in("preference", number, 0)
+    if kind == "answers":
+        pairs = stand_in("preference", number, 0)
+        sides = ("chosen", "rejected")
+        return [{**p, "answers": [p[s] for s in sides], "correct": 0} for p in pairs]
     verifier = task.name if task.name in ("gsm8k", "ifeval") else "gsm8k"
     rows = stand_in("problem", 200, 0)
-    return [row for row in rows if row["verifier"] == verifier][: task.num_samples or 4]
+    return [row for row in rows if row["verifier"] == verifier][:number]

@@ -11,10 +11,10 @@ from typing import Any
 
 from posttrain.advantages import advantage
 from posttrain.decontamination import read_settings
-from posttrain.errors import Fault, PosttrainError, RecipeError
+from posttrain.errors import Fault, ModelError, PosttrainError, RecipeError, VerifierError
 from posttrain.evals.tasks import SUITES, get_suite, get_task
 from posttrain.filters import get_filters
-from posttrain.losses import policy_loss, preference_loss
+from posttrain.losses import policy_loss, preference_loss, reward_loss
 from posttrain.mixture.draw import get_mixing
 from posttrain.models import check_checkpoint, load_config, load_tokenizer
 from posttrain.pipeline.counting import say
@@ -23,8 +23,10 @@ from posttrain.scratch import new_config
 from posttrain.sources import GENERATED, PREFIX
 from posttrain.sources.adapters import get_format
 from posttrain.sources.files import exists, is_local
-from posttrain.tokens import check_tokenizer, load_template
-from posttrain.verifiers import get_verifier
+from posttrain.tokens import check_same_words, check_tokenizer, load_template
+from posttrain.trainers.rewards import OWN
+from posttrain.trainers.scorer import is_reward_model
+from posttrain.verifiers import UNVERIFIED, VERIFIERS, get_verifier
 
 Attempt = Callable[[str, Callable[[], Any]], None]
 
@@ -67,6 +69,7 @@ def check(recipe: Recipe, origin: str | Path = "", *, smoke: bool = False) -> No
     attempt("decontaminate", partial(read_settings, recipe.decontaminate))
     for i, stage in enumerate(recipe.stages):
         check_stage(stage, f"stages[{i}].{stage.kind}", attempt, smoke)
+        check_named(recipe, i, attempt, smoke)
     for task in eval_tasks(recipe.eval):
         attempt("eval.tasks", partial(get_task, task.name))
         if task.path and not smoke:
@@ -88,6 +91,8 @@ def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
         attempt(f"{path}.mixing", lambda: get_mixing(stage.mixing))
     if stage.kind == "dpo":
         attempt(f"{path}.loss", lambda: preference_loss(dpo_loss(stage)))
+    if stage.kind == "reward":
+        attempt(f"{path}.loss", lambda: reward_loss(stage.loss))  # type: ignore[attr-defined]
     if stage.kind == "rlvr":
         attempt(f"{path}.loss", lambda: policy_loss(stage.loss))  # type: ignore[attr-defined]
         attempt(f"{path}.advantage", lambda: advantage(stage.advantage))  # type: ignore[attr-defined]
@@ -104,6 +109,83 @@ def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
             attempt(f"{at}.path", partial(known_generator, source.path, source.num_samples))
         elif not smoke:
             attempt(f"{at}.path", partial(must_exist, source.path))
+
+
+def named_models(stage: Any) -> tuple[str, ...]:
+    """Models that a stage names beside the one it starts from: stages, folders, hub ids."""
+    if stage.kind == "dpo":
+        return (stage.ref_model_name_or_path,) if stage.ref_model_name_or_path else ()
+    functions = stage.reward_funcs if stage.kind == "rlvr" else ()
+    return tuple(name for name in functions if not is_verifier(name))
+
+
+def is_verifier(name: str) -> bool:
+    """Whether one of `reward_funcs` is a verifier, or stands for the rows' own."""
+    try:
+        return name == OWN or bool(get_verifier(name))
+    except VerifierError:
+        return False
+
+
+def rows_verifier(stage: Any) -> str | None:
+    """The verifier of all rows of a stage, whatever they name; `None`: the rows' own."""
+    functions = getattr(stage, "reward_funcs", ())
+    if not functions or OWN in functions:
+        return None
+    return next(filter(is_verifier, functions), UNVERIFIED)
+
+
+def check_named(recipe: Recipe, i: int, attempt: Attempt, smoke: bool) -> None:
+    """The reference and the reward models of a stage, those that are not stages themselves."""
+    stage: Any = recipe.stages[i]
+    at, earlier = f"stages[{i}].{stage.kind}", [stage_name(s) for s in recipe.stages[:i]]
+    for name in named_models(stage):
+        reward = stage.kind == "rlvr"
+        path = f"{at}.{'reward_funcs' if reward else 'ref_model_name_or_path'}"
+        if name not in ("base", *earlier) and not smoke:
+            attempt(path, partial(check_other, recipe, name, reward, earlier))
+    if stage.kind == "dpo" and stage.ref_model_name_or_path:
+        attempt(f"{at}.ref_model_name_or_path", partial(check_compares, stage))
+
+
+def check_other(recipe: Recipe, name: str, reward: bool, earlier: Sequence[str]) -> None:
+    """A checkpoint that a stage names is there and is of the kind that is asked for.
+
+    Raises:
+        RecipeError: a bare name that is nothing.
+        ModelError: no model there, or one of the other kind.
+    """
+    if "/" not in name and not Path(name).is_dir():
+        kinds = f"verifiers ({OWN}, {', '.join(VERIFIERS)}), " if reward else "`base`, "
+        known = ", ".join(earlier) or "none"
+        raise RecipeError(
+            f"`{name}` is nothing: it may be {kinds}earlier stages ({known}), folders or hub ids"
+        )
+    check_checkpoint(name)
+    scores = is_reward_model(load_config(name, **hub_options(recipe, name)))
+    if scores != reward:
+        what = "a reward model" if scores else "not a reward model"
+        raise ModelError(f"{name} is {what}; give {'one' if reward else 'a language model'}")
+    words = recipe.tokenizer_name_or_path or recipe.model_name_or_path
+    if not reward and words and has_words(name):
+        own = load_tokenizer(words, **hub_options(recipe, words))
+        check_same_words(own, load_tokenizer(name, **hub_options(recipe, name)))
+
+
+def has_words(path: str) -> bool:
+    """Whether a model brings its tokenizer; a hub id does."""
+    return not Path(path).is_dir() or any(Path(path).glob("tokenizer*"))
+
+
+def check_compares(stage: Any) -> None:
+    """A reference is for a loss that has one."""
+    try:
+        loss = preference_loss(dpo_loss(stage))
+    except PosttrainError:  # told of elsewhere
+        return
+    if not loss.needs_reference:
+        name = stage.loss["name"]
+        raise RecipeError(f"the loss {name!r} compares with no reference; remove it")
 
 
 def hub_options(recipe: Recipe, path: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from posttrain.errors import DataError, ModelError, VerifierError
 from posttrain.mixture import Guard, Mixture, Rows, build_mixture
+from posttrain.pipeline.check import rows_verifier
 from posttrain.pipeline.counting import Counting
 from posttrain.pipeline.folder import write_json, write_text
 from posttrain.pipeline.steps import source_sizes, with_tokens
@@ -92,6 +93,7 @@ def stage_mixture(
             token_budget=stage.token_budget,
             token_lengths=lengths,
             remap_verifier=getattr(stage, "remap_verifier", None),
+            verifier=rows_verifier(stage),
             guard=guard,
             opener=opener,
             progress=counting,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from accelerate import PartialState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from posttrain.evals.run import Result, evaluate, load, task_rows
+from posttrain.evals.result import Result
+from posttrain.evals.run import evaluate, load, task_rows
 from posttrain.evals.tasks import get_task
 from posttrain.pipeline.base import on_this_machine, smoke_task_rows, under_columns
 from posttrain.pipeline.check import eval_tasks, hub_options

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import RunError
+from posttrain.trainers.checkpoints import ASIDE, last_checkpoint
 
 RECIPE = "recipe.resolved.yaml"
 MANIFEST = "manifest.json"
-TRAINER_STATE = "trainer_state.json"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,19 +64,6 @@ def damaged(path: Path, why: str) -> RunError:
         f"{path} is damaged ({why}): the run folder was left half written, or the file was "
         f"changed. Move {path.parent} away, or start another run with --run_dir"
     )
-
-
-def last_checkpoint(stage: Path) -> str | None:
-    """The newest whole checkpoint: its trainer state is written last, so one without it is torn."""
-
-    def whole(checkpoint: Path) -> bool:
-        try:
-            return bool(json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            return False
-
-    found = [p for p in stage.glob("checkpoint-*") if p.name.split("-")[1].isdecimal() and whole(p)]
-    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
 
 
 def saved_steps(stage: Path) -> int:
@@ -154,8 +141,9 @@ class RunFolder:
         stage.rename(aside)
 
     def forget_unfinished(self, stage: Path) -> None:
-        """Drop what an interrupted export left behind."""
-        shutil.rmtree(stage / "model.tmp", ignore_errors=True)
+        """Drop what an interrupted save or export left behind."""
+        for name in (ASIDE, "model.tmp"):
+            shutil.rmtree(stage / name, ignore_errors=True)
 
     def forget_unstarted(self) -> None:
         """Drop a folder that this run made if not even the data of one stage was built."""

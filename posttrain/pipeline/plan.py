@@ -6,9 +6,11 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from posttrain.errors import RunError
+from posttrain.pipeline.base import REWARD, STAND_IN
+from posttrain.pipeline.check import named_models
 from posttrain.recipe import Recipe, Stage, stage_name, to_dict
 from posttrain.sources import PREFIX
 from posttrain.sources.files import digest
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 COSMETIC = (
     "logging_steps", "save_steps", "save_total_limit", "gradient_checkpointing",
     "per_device_train_batch_size", "gradient_accumulation_steps", "max_tokens_per_device",
-    "eval_steps",
+    "eval_steps", "max_skipped_steps", "torch_compile",
 )  # fmt: skip
 SHARED = ("model_name_or_path", "model_revision", "chat_template", "seed", "dtype", "decontaminate")
 READ_IN_FULL = 64 * 2**20  # bytes; what is larger in a folder is known by its size and time
@@ -28,10 +30,15 @@ READ_IN_FULL = 64 * 2**20  # bytes; what is larger in a folder is known by its s
 
 @dataclass(frozen=True)
 class Planned:
-    """One stage of a run: what it starts from, and the hash of all that decides its result."""
+    """One stage of a run: what it starts from, and the hash of all that decides its result.
+
+    Attributes:
+        resolved: the stage with paths in the place of the names of other models.
+    """
 
     index: int
     stage: Stage
+    resolved: Stage
     folder: Path
     start: str
     inputs: dict[str, Any]
@@ -61,7 +68,9 @@ def plan_stages(state: Run, chosen: list[int], again: bool) -> list[Planned]:
         if parent != "base":
             before = index_of(recipe, parent)
             start = str(state.folder.stage(before, parent) / "model")
-        item = Planned(i, stage, folder, start, stage_inputs(state, stage, keys.get(parent)))
+        paths = {model: path_of(state, model) for model in named_models(stage)}
+        inputs = stage_inputs(state, stage, keys.get(parent), models_inputs(paths, keys))
+        item = Planned(i, stage, with_paths(stage, paths), folder, start, inputs)
         keys[name] = item.key
         if stage.kind != "reward":
             policy = name
@@ -74,11 +83,14 @@ def plan_stages(state: Run, chosen: list[int], again: bool) -> list[Planned]:
             manifest = None
         if again and folder.exists() and state.main:
             state.folder.set_aside(folder)
-        if before is not None and before not in chosen and not Path(start).is_dir():
-            raise RunError(
-                f"stage {name} starts from stage {parent}, which has not been run in "
-                f"{state.folder.path}; run it first"
-            )
+        asked = {parent: start, **{m: path for m, path in paths.items() if m in keys}}
+        for other, path in asked.items():
+            if other in keys and index_of(recipe, other) not in chosen and not Path(path).is_dir():
+                does = "starts from" if other == parent else "asks for"
+                raise RunError(
+                    f"stage {name} {does} stage {other}, which has not been run in "
+                    f"{state.folder.path}; run it first"
+                )
         plan.append(replace(item, done=bool(manifest and manifest.get("status") == "done")))
     return plan
 
@@ -88,7 +100,34 @@ def index_of(recipe: Recipe, name: str) -> int:
     return [stage_name(s) for s in recipe.stages].index(name)
 
 
-def stage_inputs(state: Run, stage: Stage, parent_key: str | None) -> dict[str, Any]:
+def path_of(state: Run, name: str) -> str:
+    """Where a model lies: of an earlier stage, of the base, or where its name says."""
+    names = [stage_name(stage) for stage in state.recipe.stages]
+    if name in names:
+        return str(state.folder.stage(names.index(name), name) / "model")
+    if name == "base":
+        return state.base_path
+    return str(Path(state.base_path) / REWARD) if name == STAND_IN else name
+
+
+def models_inputs(paths: dict[str, str], keys: dict[str, str]) -> dict[str, Any]:
+    """What decides the models that a stage names: keys of stages, the contents of folders."""
+    return {name: keys.get(name) or fingerprint(path) for name, path in paths.items()}
+
+
+def with_paths(stage: Any, paths: dict[str, str]) -> Stage:
+    """The stage with paths in the place of names."""
+    if stage.kind == "dpo" and paths:
+        return replace(stage, ref_model_name_or_path=paths[stage.ref_model_name_or_path])
+    if stage.kind == "rlvr" and paths:
+        functions = tuple(paths.get(name, name) for name in stage.reward_funcs)
+        return replace(stage, reward_funcs=functions)
+    return cast(Stage, stage)
+
+
+def stage_inputs(
+    state: Run, stage: Stage, parent_key: str | None, models: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """All that decides a stage's result: its settings, its data, and what it starts from."""
     settings = next(iter(to_dict(stage).values()))
     paths = [s.path for s in stage.datasets if not s.path.startswith(PREFIX)]
@@ -98,6 +137,7 @@ def stage_inputs(state: Run, stage: Stage, parent_key: str | None) -> dict[str, 
         "recipe": {name: getattr(state.recipe, name) for name in SHARED},
         "parent": parent_key,
         "smoke": state.smoke,
+        **({"models": models} if models else {}),
     }
 
 
@@ -144,7 +184,8 @@ def changed(folder: Path, before: dict[str, Any], now: dict[str, Any], name: str
 
     old, new = before.get("stage", {}), now["stage"]
     keys = sorted(key for key in {*old, *new} if differ(old.get(key), new.get(key)))
-    keys += [key for key in ("files", "recipe", "parent") if differ(before.get(key), now[key])]
+    rest = ("files", "recipe", "parent", "models")
+    keys += [key for key in rest if differ(before.get(key), now.get(key))]
     return (
         f"{folder} was trained with other settings ({', '.join(keys) or 'unknown'}). Nothing is "
         f"written over: --from_stage {name} trains it and all after it again (the old folders are "

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from posttrain.pipeline.counting import SECONDS_BETWEEN_LINES, say
+from posttrain.pipeline.folder import write_text
 
 SHOWN = ("loss", "reward", "pass_rate", "rewards/accuracies")
 
@@ -32,7 +33,7 @@ class MetricsFile(TrainerCallback):
             return
         lines = self.path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if not self.repeats(line, state.global_step)]
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_text(self.path, "".join(line + "\n" for line in kept))
 
     def repeats(self, line: str, step: int) -> bool:
         """Whether a line is of a step of this stage that comes again, or was cut off."""
@@ -40,7 +41,11 @@ class MetricsFile(TrainerCallback):
             row = json.loads(line)
         except json.JSONDecodeError:
             return True
-        return bool(row.get("stage") == self.stage and row.get("step", 0) > step)
+        if row.get("stage") != self.stage:
+            return False
+        # a checkpoint is from before the evaluation of its step, which comes again
+        again = step and any(name.startswith("eval_") for name in row)
+        return bool(row.get("step", 0) >= step if again else row.get("step", 0) > step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if not state.is_world_process_zero or not logs or "train_runtime" in logs:

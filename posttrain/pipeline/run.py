@@ -272,7 +272,7 @@ def run_stage(state: Run, item: Planned) -> None:
             callbacks = [MetricsFile(metrics, item.name), Progress(item.name)]
             result = train(
                 state.recipe,
-                item.stage,
+                item.resolved,
                 item.start,
                 rows,
                 item.folder,

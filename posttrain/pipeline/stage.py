@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,20 @@ from accelerate.state import AcceleratorState
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from posttrain.errors import RecipeError
 from posttrain.models import Adapter, load_model, load_tokenizer, merge_adapter, save_model
-from posttrain.pipeline.check import dpo_loss, hub_options
-from posttrain.pipeline.folder import last_checkpoint
+from posttrain.pipeline.check import dpo_loss, hub_options, is_verifier
+from posttrain.pipeline.counting import say
 from posttrain.pipeline.hardware import Hardware, set_accelerate_accumulation, split_batch
 from posttrain.recipe import Recipe, stage_name
 from posttrain.trainers.base import PostTrainer, PostTrainingArguments
+from posttrain.trainers.checkpoints import last_checkpoint
 from posttrain.trainers.dpo import DPOConfig, DPOTrainer
 from posttrain.trainers.reward import RewardConfig, RewardTrainer
+from posttrain.trainers.rewards import RewardModel
 from posttrain.trainers.rlvr import RLVRConfig, RLVRTrainer
+from posttrain.trainers.saving import move
+from posttrain.trainers.scorer import load_reward_model
 from posttrain.trainers.sft import PretrainTrainer, SFTConfig, SFTTrainer
 
 TRAINERS: dict[str, tuple[type[PostTrainer], type[PostTrainingArguments]]] = {
@@ -38,13 +42,15 @@ SHARED = (
     "learning_rate", "lr_scheduler_type", "num_train_epochs", "weight_decay", "adam_beta1",
     "adam_beta2", "adam_epsilon", "max_grad_norm", "optim", "logging_steps", "save_steps",
     "save_total_limit", "max_length", "truncation", "packing", "max_tokens_per_device",
+    "max_skipped_steps",
 )  # fmt: skip
 OWN: dict[str, tuple[str, ...]] = {
     "sft": ("loss_reduction",),
+    "reward": ("loss",),
     "rlvr": (
         "num_generations", "num_mini_batches", "max_prompt_length", "max_completion_length",
         "temperature", "top_p", "beta", "advantage", "loss", "loss_reduction", "reward_scale",
-        "missing_eos_reward",
+        "missing_eos_reward", "reward_weights",
     ),
 }  # fmt: skip
 
@@ -65,14 +71,15 @@ def arguments(
     values |= {name: getattr(stage, name) for name in OWN.get(stage.kind, ())}
     if stage.kind == "dpo":
         values["loss"] = dpo_loss(stage)
+        if stage.ref_model_name_or_path:
+            options = hub_options(recipe, stage.ref_model_name_or_path)
+            values["ref_model_init_kwargs"] = options
     if stage.max_steps is not None:
         values["max_steps"] = stage.max_steps
     # transformers reads a float below 1 as a share of the steps
     given = stage.warmup_steps is not None
     values["warmup_steps"] = stage.warmup_steps if given else stage.warmup_ratio
-    if stage.gradient_checkpointing:
-        newer = "activation_checkpointing" in PostTrainingArguments.__dataclass_fields__
-        values["activation_checkpointing" if newer else "gradient_checkpointing"] = True
+    values |= recomputation(int(stage.gradient_checkpointing))
     return TRAINERS[stage.kind][1](
         output_dir=str(folder),
         per_device_train_batch_size=micro,
@@ -80,6 +87,7 @@ def arguments(
         per_device_eval_batch_size=micro,
         seed=seed,
         data_seed=seed,
+        compile_layers="inductor" if stage.torch_compile else None,
         bf16=half(recipe),
         fp16=recipe.dtype == "float16",
         deepspeed=hardware.deepspeed,
@@ -95,6 +103,25 @@ def arguments(
     )
 
 
+def recomputation(every: int) -> dict[str, Any]:
+    """The trainer's settings that recompute the activations of every n-th layer; 0: of none.
+
+    Raises:
+        RecipeError: transformers is too old for a choice of layers.
+    """
+    if not every:
+        return {}
+    if "activation_checkpointing" in PostTrainingArguments.__dataclass_fields__:
+        chosen = {"every_n_layers": every} if every > 1 else None
+        return {"activation_checkpointing": True, "activation_checkpointing_kwargs": chosen}
+    if every > 1:
+        raise RecipeError(
+            f"gradient_checkpointing: {every} (every {every}th layer) needs a newer transformers, "
+            "one with `activation_checkpointing`; `true` recomputes every layer with this one"
+        )
+    return {"gradient_checkpointing": True}
+
+
 def adapter_of(stage: Any) -> Adapter | None:
     """The stage's LoRA settings."""
     if not stage.use_peft:
@@ -104,10 +131,27 @@ def adapter_of(stage: Any) -> Adapter | None:
         alpha=stage.lora_alpha,
         dropout=stage.lora_dropout,
         target_modules=stage.lora_target_modules,
+        modules_to_save=stage.lora_modules_to_save,
+        rslora=stage.use_rslora,
+        dora=stage.use_dora,
         load_in_4bit=stage.load_in_4bit,
         quant_type=stage.bnb_4bit_quant_type,
         nested_quant=stage.use_bnb_nested_quant,
     )
+
+
+def beside(recipe: Recipe, stage: Any) -> dict[str, Any]:
+    """The models that a stage's trainer takes beside the one it trains."""
+    if stage.kind == "dpo" and stage.ref_model_name_or_path:
+        return {"ref_model": stage.ref_model_name_or_path}
+    if stage.kind == "rlvr" and stage.reward_funcs:
+        functions: list[Any] = []
+        for name in stage.reward_funcs:
+            if not is_verifier(name):
+                name = RewardModel(load_reward_model(name, **hub_options(recipe, name)))
+            functions.append(name)
+        return {"reward_funcs": functions}
+    return {}
 
 
 def train(
@@ -121,6 +165,9 @@ def train(
     held_out: Any = None,
 ) -> dict[str, Any]:
     """Train one stage from the model at `start`; its model ends in `<folder>/model`.
+
+    Args:
+        stage: names other models by their paths, as `plan.resolved` gives it.
 
     Returns:
         `steps` and the last `metrics` logged.
@@ -145,11 +192,13 @@ def train(
         eval_dataset=held_out,
         processing_class=tokenizer,
         callbacks=list(callbacks),
+        **beside(recipe, stage),
     )
     trainer.remove_callback(PrinterCallback)
     if held_out is not None and stage.eval_steps is not None:
         trainer.add_callback(HeldOutLoss(trainer, stage.eval_steps))
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    warn = say if PartialState().is_main_process else None
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder, warn))
     if held_out is not None:
         trainer.evaluate()
     metrics = last_metrics(trainer.state.log_history)
@@ -164,14 +213,16 @@ class HeldOutLoss(TrainerCallback):
     """Evaluates on the held-out rows every so many steps.
 
     At the start of the next step rather than at the end of this one: transformers evaluates before
-    it saves, and an evaluation that fails must not cost the checkpoint.
+    it saves, and an evaluation that fails must not cost the checkpoint. A checkpoint is therefore
+    from before the evaluation of its step, and a run that goes on from it evaluates first.
     """
 
     def __init__(self, trainer: PostTrainer, every: int) -> None:
         self.trainer, self.every, self.latest = trainer, every, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.latest = state.global_step
+        rows = (row["step"] for row in state.log_history if "eval_loss" in row)
+        self.latest = max(rows, default=0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step > self.latest and state.global_step % self.every == 0:
@@ -204,7 +255,7 @@ def export(
             path = str(folder / "adapter")
             merged = merge_adapter(path, start, head, tokenizer=tokenizer, **options)
             save_model(merged, tokenizer, aside)
-        os.replace(aside, folder / "model")
+        move(aside, folder / "model")  # one from just before the run was killed may lie there
     state.wait_for_everyone()
 
 

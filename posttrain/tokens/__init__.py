@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from posttrain.errors import DataError
 from posttrain.formats import Row
 from posttrain.tokens.batch import IGNORE, TokenBatch
-from posttrain.tokens.check import check_tokenizer, check_trained
+from posttrain.tokens.check import check_same_words, check_tokenizer, check_trained
 from posttrain.tokens.show import show, show_rich
 from posttrain.tokens.template import load_template, render, template_names
 from posttrain.tokens.tokenizer import TOKENS_VERSION, Tokenizer
@@ -27,6 +27,7 @@ __all__ = [
     "TokenBatch",
     "Tokenized",
     "Tokenizer",
+    "check_same_words",
     "check_tokenizer",
     "check_trained",
     "load_template",

@@ -1,7 +1,8 @@
 """Rows of one kind -> Arrow columns of tokens, with an account of every row.
 
     text, conversation   input_ids, labels
-    preference           prompt_ids (shared by both), chosen_ids, rejected_ids (trained whole)
+    preference           prompt_ids (shared by both), chosen_ids, rejected_ids (trained whole),
+                         margin (float64, null where a row has none) if any row has one
     problem              prompt_ids, prompt (JSON text), every other field of the row
 
 All token columns are list<int32>; `source` is text. The work is done on flat arrays of a whole
@@ -190,6 +191,9 @@ def preference(tokenizer: Tokenizer, rows: Sequence[Row]) -> TokenBatch:
         "chosen_ids": cut_out(ids, begins[:, 0] + shared, tops[:, 0]),
         "rejected_ids": cut_out(ids, begins[:, 1] + shared, tops[:, 1]),
     }
+    margins = [rows[i].get("margin") for i in np.asarray(work.kept, np.int64)[fine].tolist()]
+    if any(margin is not None for margin in margins):
+        columns["margin"] = pa.array(margins, pa.float64())
     stops = np.isin(ids, tokenizer.stop_ids)
     ended = between(stops, begins + shared[:, None], tops) > 0
     cut = lengths[fine] > size

@@ -39,6 +39,27 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, needs_template: bool = T
         )
 
 
+def check_same_words(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> None:
+    """Refuse two tokenizers under which the same ids are other texts; one may have more tokens.
+
+    Raises:
+        ModelError: naming a token that differs.
+    """
+    ids, others = one.get_vocab(), other.get_vocab()
+    differs = next((t for t, i in ids.items() if t in others and others[t] != i), None)
+    small, large = sorted((ids, others), key=len)
+    if differs is None:
+        # not one of the text's tokens may be missing; added ones (pad, turns) may
+        added = set(one.get_added_vocab()) | set(other.get_added_vocab())
+        differs = next((t for t in small if t not in large and t not in added), None)
+    if differs is not None:
+        raise ModelError(
+            f"its tokenizer is another one than {one.name_or_path!r} has (the token {differs!r} is"
+            f" {ids.get(differs, 'missing')} there and {others.get(differs, 'missing')} here), so"
+            " log-probs of the same ids cannot be compared; give a model with the same tokenizer"
+        )
+
+
 def check_trained(rows: int, counts: Counts, dropped: Counts, kind: str) -> None:
     """Stop a run that would learn nothing, or never learn to stop.
 

@@ -34,6 +34,7 @@ COLUMNS = {
         "verifier": "uint8",
     },
 }
+OPTIONAL = {"preference": {"margin": "float64"}}  # numbers that a row may have or not
 FACTS = ("tokens", "trained_tokens", "truncated", "cut_answers", "without_eos")
 NOTHING: Ragged = (np.empty(0, np.int64), np.empty(0, np.int64))
 ROWS = 1000  # rows a worker tokenises at a time
@@ -64,7 +65,8 @@ def token_store(
         see `FACTS` and `TokenBatch.counts`) and `sizes` (`[len(rows)]`: tokens of all rows that
         were asked for, before any was cut or left out).
     """
-    columns = {"row": "int64", **COLUMNS[job.kind], "facts": "int32", "sizes": "int32"}
+    optional = OPTIONAL.get(job.kind, {})
+    columns = {"row": "int64", **COLUMNS[job.kind], **optional, "facts": "int32", "sizes": "int32"}
 
     def build(writer: Writer) -> None:
         starts = range(len(writer.chunks) * ROWS, len(rows), ROWS)
@@ -94,6 +96,8 @@ def make_tokenise(job: Job) -> Callable[[np.ndarray], tuple[dict[str, Any], dict
         made: dict[str, Ragged] = {"row": fixed(which[done.kept])}
         for name in COLUMNS[job.kind]:
             made[name] = ragged(done.table.column(name)) if len(done.kept) else NOTHING
+        for name in OPTIONAL.get(job.kind, ()):
+            made[name] = numbers(done.table, name)
         facts = [done.amounts.get(name, np.zeros(len(done.kept))) for name in FACTS]
         made["facts"] = (np.stack(facts, 1).ravel(), np.full(len(done.kept), len(FACTS)))
         made["sizes"] = fixed(done.sizes)
@@ -122,6 +126,15 @@ def ragged(column: pa.ChunkedArray) -> Ragged:
     else:
         offsets, data = array.offsets.to_numpy(), array.values.to_numpy()
     return data[offsets[0] : offsets[-1]], np.diff(offsets).astype(np.int64)
+
+
+def numbers(table: pa.Table, name: str) -> Ragged:
+    """A column of numbers that may be missing, in part or whole: one value or none per row."""
+    if name not in table.column_names:
+        return NOTHING[0], np.zeros(table.num_rows, np.int64)
+    values = table.column(name).to_numpy()
+    there = ~np.isnan(values)
+    return values[there], there.astype(np.int64)
 
 
 @dataclass
@@ -153,13 +166,19 @@ class Tokens:
         """Tokens of every row of a source, repeats counted."""
         return facts_of(self.stores[source])[self.index[self.which == source], 0]
 
+    def columns(self) -> dict[str, str]:
+        """Names and numpy types of the columns; optional ones only if any row has a value."""
+        optional = OPTIONAL.get(self.kind, {}).items()
+        there = {n: k for n, k in optional if any(len(s.column(n)) for s in self.stores)}
+        return COLUMNS[self.kind] | there
+
     def batches(self, size: int = WRITTEN) -> Iterator[pa.RecordBatch]:
         """The rows in order, as Arrow."""
         names = pa.array(self.names, pa.string())
         for start in range(0, len(self), size):
             which, index = self.which[start : start + size], self.index[start : start + size]
             arrays: dict[str, pa.Array] = {}
-            for name, kind in COLUMNS[self.kind].items():
+            for name, kind in self.columns().items():
                 values, lengths = gather(self.stores, which, index, name)
                 arrays[name] = listed(values, lengths, kind)
             arrays["source"] = names.take(pa.array(which))
@@ -172,7 +191,11 @@ def facts_of(store: Store) -> np.ndarray:
 
 
 def listed(values: np.ndarray, lengths: np.ndarray, kind: str) -> pa.Array:
-    """Values and lengths as an Arrow column of lists, or of texts."""
+    """Values and lengths as an Arrow column of lists, of texts, or of numbers or nulls."""
+    if kind == "float64":
+        numbers = np.zeros(len(lengths))
+        numbers[lengths > 0] = values
+        return pa.array(numbers, mask=lengths == 0)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     if kind != "uint8":
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))

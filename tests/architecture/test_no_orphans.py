@@ -17,7 +17,8 @@ PAPERS = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
 
 # not chosen by name: parts that methods share, a reward model's only loss, names joined by +
 NOT_IN_A_TABLE = {
-    "base", "bradley_terry", "dedup", "hash_table", "minhash", "pii_patterns", "several",
+    "base", "bradley_terry", "dedup", "hash_table", "importance", "kl", "kl_control", "minhash",
+    "composed", "function", "pii_patterns", "several", "value",
 }  # fmt: skip
 TABLES = {
     "advantages": set(ADVANTAGES),

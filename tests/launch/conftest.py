@@ -1,15 +1,9 @@
-"""A whole small stack in a folder, and processes to run it in as a user would."""
+"""A whole small stack in a folder, to be run as a user would."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +13,6 @@ import yaml
 
 from posttrain.sources import tiny
 
-BIN = Path(sys.executable).parent
 SHAPE = {
     "model_type": "llama",
     "hidden_size": 32,
@@ -78,7 +71,13 @@ EVAL = {
 
 def _recipe(stages: Sequence[str], fields: Mapping[str, Any], every: Mapping[str, Any]) -> str:
     blocks = [{name: {**STAGES[name], **every}} for name in stages]
-    head = {"name": "stack", "model_name_or_path": "model", "chat_template": "tulu", "seed": 3}
+    head: dict[str, Any] = {
+        "name": "stack",
+        "model_name_or_path": "model",
+        "chat_template": "tulu",
+        "seed": 3,
+        "decontaminate": False,  # it trains on the very prompts that it is evaluated on
+    }
     return yaml.safe_dump({**head, "stages": blocks, "eval": EVAL, **fields}, sort_keys=False)
 
 
@@ -110,93 +109,6 @@ def write_stack() -> Callable[..., Path]:
         return folder / "stack.yaml"
 
     return write
-
-
-def _environment() -> dict[str, str]:
-    one = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
-    return {**os.environ, **one, "HF_HUB_OFFLINE": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
-
-
-class Launched:
-    """A launch that is running: what it prints goes to a file, and no process of it survives."""
-
-    def __init__(self, command: Sequence[str], folder: Path) -> None:
-        self.out = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self.err = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            list(command),
-            cwd=folder,
-            env=_environment(),
-            stdout=self.out,
-            stderr=self.err,
-            start_new_session=True,
-        )
-
-    def wait(self, seconds: float = 400) -> int:
-        """The exit status; a launch that hangs is ended with all its processes."""
-        try:
-            return self.process.wait(timeout=seconds)
-        finally:
-            self.end()
-
-    def end(self) -> None:
-        """SIGKILL to every process of the launch that is left."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        self.process.wait()
-
-    def said(self) -> str:
-        """stderr so far."""
-        self.err.seek(0)
-        return self.err.read()
-
-    def printed(self) -> str:
-        """stdout so far."""
-        self.out.seek(0)
-        return self.out.read()
-
-
-@pytest.fixture
-def begin() -> Iterator[Callable[..., Launched]]:
-    """`begin(command, folder)`: a launch that is ended with the test."""
-    launched: list[Launched] = []
-
-    def start(command: Sequence[str], folder: Path) -> Launched:
-        launched.append(Launched(command, folder))
-        return launched[-1]
-
-    yield start
-    for one in launched:
-        one.end()
-
-
-@pytest.fixture(scope="session")
-def launch() -> Callable[..., Launched]:
-    """`launch(command, folder)`: run to the end, which must be a good one."""
-
-    def run(command: Sequence[str], folder: Path) -> Launched:
-        done = Launched(command, folder)
-        status = done.wait()
-        said = done.said()
-        assert status == 0, f"{status}\n{said[-6000:]}"
-        assert "terminate called" not in said and "Traceback" not in said, said[-6000:]
-        return done
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """A port that nobody listens at, for the processes of a launch to meet."""
-
-    def find() -> int:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            return int(listener.getsockname()[1])
-
-    return find
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,12 @@ LORA = {"use_peft": True, "lora_r": 4, "learning_rate": 1.0e-2}
 WAYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "lora": (("sft", "dpo", "reward", "rlvr"), LORA),
     "qlora": (("sft", "dpo", "reward", "rlvr"), {**LORA, "load_in_4bit": True}),
+    "dora": (("sft", "dpo"), {**LORA, "use_dora": True, "use_rslora": True}),
     "lora_ddp": (("sft", "dpo", "rlvr"), LORA),
     "lora_zero2": (("sft", "dpo", "rlvr"), LORA),
     "lora_zero3": (("sft", "dpo", "rlvr"), LORA),
 }
+FULL = {"full_zero3": (("sft",), {"save_steps": 3})}
 ZERO = {"zero2": "{stage: 2}", "zero3": "{stage: 3, stage3_param_persistence_threshold: 0}"}
 AUTO = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 
@@ -42,7 +46,7 @@ def ran(
         if way in done:
             return done[way]
         folder = tmp_path_factory.mktemp(way)
-        stages, every = WAYS[way]
+        stages, every = (WAYS | FULL)[way]
         write_stack(folder, stages, WIDE, every)
         command = ["posttrain", "run", "stack.yaml", "--run_dir", "run"]
         if "_" in way:
@@ -97,6 +101,45 @@ def test_two_processes_have_the_losses_of_one(
         losses = [row["loss"] for row in alone[stage]]
         assert len(set(losses)) == 3
         assert [row["loss"] for row in both[stage]] == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_dpo_starts_from_what_sft_ended_with(
+    way: str, ran: Callable[[str], Path], metrics: Callable[..., Any]
+) -> None:
+    """Policy and reference are the merged SFT model, the reference for good: log 2 at first."""
+    first, *later = metrics(ran(way))["dpo"]
+    assert first["loss"] == pytest.approx(math.log(2), rel=1e-5)
+    assert first["rewards/margins"] == pytest.approx(0, abs=1e-4)
+    assert all(row["rewards/margins"] != 0 for row in later)
+
+
+@pytest.mark.parametrize("way", ["lora", "qlora", "dora", "lora_zero3"])
+@pytest.mark.parametrize("stage", ["1-sft", "2-dpo"])
+def test_exported_it_is_the_stages_model_again(
+    way: str, stage: str, ran: Callable[[str], Path], launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = ran(way)
+    command = ["posttrain", "export", f"run/{stage}", "--merge", "--out", str(tmp_path / "out")]
+    said = launch(command, run.parent).said()
+    assert "merged" in said and ("4 bits" in said) == (way == "qlora")
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    for name, value in load_file(run / stage / "model" / "model.safetensors").items():
+        torch.testing.assert_close(written[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_of_shares_is_put_together(
+    ran: Callable[[str], Path], launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    """ZeRO-3 keeps each process's share of the weights; they need not have been gathered."""
+    stage = ran("full_zero3") / "1-sft"
+    checkpoint = Path(shutil.copytree(stage / "checkpoint-3", tmp_path / "checkpoint-3"))
+    for path in checkpoint.glob("*.safetensors*"):
+        path.unlink()
+    launch(["posttrain", "export", str(checkpoint), "--out", str(tmp_path / "out")], tmp_path)
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    for name, value in load_file(stage / "model" / "model.safetensors").items():
+        torch.testing.assert_close(written[name], value, rtol=1e-6, atol=1e-7)
 
 
 def test_four_bits_are_not_full_precision(

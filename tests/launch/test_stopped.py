@@ -146,6 +146,46 @@ def test_two_processes_told_to_stop_save_together(
     assert [row["loss"] for row in rows] == pytest.approx(losses, rel=1e-3)
 
 
+def test_two_processes_begin_and_one_goes_on(
+    stack: Path,
+    begin: Callable[..., Any],
+    launch: Callable[..., Any],
+    metrics: Callable[..., Any],
+    free_port: Callable[[], int],
+) -> None:
+    """On another number of processes the rows of a step are the same, and so are its losses."""
+    run = stack / "runs" / "fewer"
+    rest = ["--stage", "sft", "--run_dir", str(run), "stages.sft.save_steps=500"]
+    two = ["torchrun", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    launched = begin([*two, "stack.yaml", *rest], stack)
+    wait_for_step(launched, run, "sft", 5)
+    launched.process.terminate()
+    assert launched.wait() != 0
+    said = launch([*RUN, *rest], stack).said()
+    assert "sft: step" in said and "sft: step 1/" not in said
+    rows, whole = metrics(run)["sft"], metrics(stack / "runs" / "whole")["sft"]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    losses = [row["loss"] for row in whole]
+    assert [row["loss"] for row in rows] == pytest.approx(losses, rel=1e-3)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(
+    stack: Path, begin: Callable[..., Any], launch: Callable[..., Any]
+) -> None:
+    run, command = stack / "runs" / "torn", [*RUN, "--stage", "sft", "--run_dir", "runs/torn"]
+    launched = begin(command, stack)
+    wait_for_step(launched, run, "sft", 10)
+    launched.process.kill()
+    launched.wait()
+    saved = sorted((run / "1-sft").glob("checkpoint-*"), key=lambda p: int(p.name[11:]))
+    assert len(saved) == 2
+    weights_file = saved[-1] / "model.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:-100])
+    said = launch(command, stack).said()
+    assert said.count(f"{saved[-1].name} is not whole (model.safetensors is damaged)") == 1
+    assert weights(run, "sft") == weights(stack / "runs" / "whole", "sft")
+
+
 def test_ctrl_c_while_data_is_built_leaves_nothing_in_the_way(
     stack: Path, tmp_path: Path, begin: Callable[..., Any], launch: Callable[..., Any]
 ) -> None:

@@ -1,0 +1,185 @@
+"""Models that a stage names beside the one it trains: a reference, reward models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from posttrain import DPOConfig, DPOTrainer, run
+from posttrain.errors import RecipeError, RunError
+from posttrain.pipeline import check, read_recipe
+from posttrain.scratch import new_model, new_tokenizer
+from posttrain.trainers.reference import FILE
+
+PAIRS = [
+    {"prompt": "Name an animal.", "chosen": f"A cat, {n}.", "rejected": "A car."} for n in range(8)
+]
+PROBLEMS = [{"prompt": f"What is {n} plus 2?"} for n in range(8)]
+SUMS = [{**row, "ground_truth": str(n + 2), "verifier": "gsm8k"} for n, row in enumerate(PROBLEMS)]
+SHORT = {"max_steps": 1, "batch_size": 8, "max_length": 128}
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+REWARD = {"reward": {"datasets": ["pairs.jsonl"], **SHORT}}
+
+
+def rlvr(**more: Any) -> dict[str, Any]:
+    own = {"num_generations": 4, "max_prompt_length": 96, "max_completion_length": 8}
+    return {"rlvr": {"datasets": ["problems.jsonl"], **SHORT, **own, **more}}
+
+
+def dpo(**more: Any) -> dict[str, Any]:
+    return {"dpo": {"datasets": ["pairs.jsonl"], "learning_rate": 1e-3, **SHORT, **more}}
+
+
+@pytest.fixture
+def write(
+    checkpoint: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """`write(stages)`: the path of a recipe of them, in a folder of its own with their rows."""
+    monkeypatch.chdir(tmp_path)
+    rows = {"pairs": PAIRS, "problems": PROBLEMS, "sums": SUMS}
+    for name, some in rows.items():
+        text = "".join(json.dumps(row) + "\n" for row in some)
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+    def _write(*stages: dict[str, Any], model: str | None = None) -> Path:
+        head = {"name": "r", "model_name_or_path": model or checkpoint(), "chat_template": "tulu"}
+        text = yaml.safe_dump({**head, "stages": list(stages)}, sort_keys=False)
+        (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+        return tmp_path / "r.yaml"
+
+    return _write
+
+
+def logged(folder: Path, stage: str) -> list[dict[str, Any]]:
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [row for row in rows if row["stage"] == stage and "loss" in row]
+
+
+# --- the reference of dpo -------------------------------------------------------------------------
+
+
+def test_a_stage_or_the_base_is_the_reference(
+    write: Callable[..., Path], checkpoint: Callable[..., str]
+) -> None:
+    second = {**dpo(ref_model_name_or_path="base")["dpo"], "name": "again"}
+    folder = run(write(dpo(), {"dpo": second}))
+    [first], [again] = logged(folder, "dpo"), logged(folder, "again")
+    assert first["rewards/margins"] == pytest.approx(0, abs=1e-6)  # it is its own reference
+    assert abs(again["rewards/margins"]) > 1e-3  # one step away from the base
+    tables = [load_file(folder / name / FILE)["train"] for name in ("1-dpo", "2-again")]
+    # both are of the base, whose rows stand in the order of each stage's own shuffle
+    torch.testing.assert_close(tables[0].sort(0).values, tables[1].sort(0).values)
+
+
+def test_a_folder_is_the_reference(
+    write: Callable[..., Path], checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    other = checkpoint(initializer_range=0.12)
+    folder = run(write(dpo(ref_model_name_or_path=other)))
+    rows = [dict(row) for row in PAIRS]
+    args = DPOConfig(output_dir=str(tmp_path / "own"), report_to=[], max_length=128)
+    trainer = DPOTrainer(checkpoint(), other, args, train_dataset=rows)
+    expected = trainer.evaluate(rows)["eval_loss"]
+    [entry] = logged(folder, "dpo")
+    assert entry["loss"] == pytest.approx(expected, abs=1e-5)
+    assert abs(entry["loss"] - torch.log(torch.tensor(2.0)).item()) > 1e-4
+
+
+def test_a_changed_reference_is_another_stage(
+    write: Callable[..., Path], checkpoint: Callable[..., str]
+) -> None:
+    run(write(dpo(ref_model_name_or_path=checkpoint(initializer_range=0.12))))
+    with pytest.raises(RunError, match="ref_model_name_or_path"):
+        run(write(dpo(ref_model_name_or_path=checkpoint(initializer_range=0.11))))
+
+
+def test_a_reference_that_cannot_be_one_is_refused(
+    write: Callable[..., Path], checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    def faults(**more: Any) -> str:
+        path = write(dpo(**more))
+        with pytest.raises(RecipeError) as caught:
+            check(read_recipe(path), path)
+        return str(caught.value)
+
+    at = r"stages[0].dpo.ref_model_name_or_path: "
+    assert at + "`sft` is nothing: it may be `base`" in faults(ref_model_name_or_path="sft")
+    assert at + "model folder './no'" in faults(ref_model_name_or_path="./no")
+    found = faults(ref_model_name_or_path="base", loss="simpo")
+    assert at + "the loss 'simpo' compares with no reference; remove it" in found
+    words = new_tokenizer(["zebra yak " * 9] * 9, 300, "tulu")
+    new_model({"model_type": "llama", **SHAPE}, words, tmp_path / "others", seed=1)
+    assert "its tokenizer is another one" in faults(ref_model_name_or_path="others")
+
+
+# --- reward models --------------------------------------------------------------------------------
+
+
+def test_an_earlier_stage_rewards(write: Callable[..., Path]) -> None:
+    """Rows without ground truth or verifier are enough for it."""
+    folder = run(write(REWARD, rlvr(reward_funcs=["reward"])))
+    [entry] = logged(folder, "rlvr")
+    assert entry["reward"] != 0
+    samples = (folder / "2-rlvr/samples.txt").read_text()
+    assert "--- ground truth (reward_funcs)" in samples
+
+
+def test_weights_and_the_rows_own_verifier(write: Callable[..., Path]) -> None:
+    mixed = rlvr(
+        datasets=["sums.jsonl"], reward_funcs=["reward", "verifier"], reward_weights=[0.5, 2]
+    )
+    folder = run(write(REWARD, mixed))
+    [entry] = logged(folder, "rlvr")
+    total = 0.5 * entry["rewards/1-reward"] + 2 * entry["rewards/verifier"]
+    assert entry["reward"] == pytest.approx(total, abs=1e-5)
+    assert entry["pass_rate"] == entry["rewards/verifier"] == 0
+    assert "--- ground truth (gsm8k)" in (folder / "2-rlvr/samples.txt").read_text()
+
+
+def test_a_reward_stage_must_have_been_run(write: Callable[..., Path]) -> None:
+    path = write(REWARD, rlvr(reward_funcs=["reward"]))
+    with pytest.raises(RunError, match="stage rlvr asks for stage reward, which has not been run"):
+        run(path, stage="rlvr")
+
+
+def test_another_reward_model_is_another_stage(write: Callable[..., Path]) -> None:
+    run(write(REWARD, rlvr(reward_funcs=["reward"])))
+    moved = {"reward": {**REWARD["reward"], "learning_rate": 1e-3}}
+    path = write(moved, rlvr(reward_funcs=["reward"]))
+    with pytest.raises(RunError, match=r"1-reward was trained with other settings \(learning_rate"):
+        run(path)
+    with pytest.raises(RunError, match=r"2-rlvr was trained with other settings \(models"):
+        run(path, stage="rlvr")
+
+
+def test_a_reward_that_cannot_be_one_is_refused(
+    write: Callable[..., Path], checkpoint: Callable[..., str]
+) -> None:
+    path = write(rlvr(reward_funcs=["gsm8", checkpoint(), "gsm8k", "verifier"]))
+    with pytest.raises(RecipeError) as caught:
+        check(read_recipe(path), path)
+    one, two = (fault.message for fault in caught.value.faults)
+    assert {fault.path for fault in caught.value.faults} == {"stages[0].rlvr.reward_funcs"}
+    assert one.startswith("`gsm8` is nothing: it may be verifiers (verifier, gsm8k")
+    assert two.endswith("is not a reward model; give one")
+
+
+# --- smoke ----------------------------------------------------------------------------------------
+
+
+def test_a_smoke_run_needs_none_of_them(write: Callable[..., Path]) -> None:
+    path = write(
+        dpo(ref_model_name_or_path="org/reference"),
+        rlvr(reward_funcs=["org/reward", "verifier"], datasets=["org/problems"]),
+        model="org/llama",
+    )
+    folder = run(path, smoke=True)
+    assert len(logged(folder, "dpo")) == 2
+    assert "rewards/reward" in logged(folder, "rlvr")[0]
