@@ -17,7 +17,7 @@ from posttrain.trainers.dpo import DPOConfig, DPOTrainer
 from posttrain.trainers.sft import SFTConfig, SFTTrainer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-STEPS, BATCH, RATE = 10, 4, 1e-3
+STEPS, BATCH, RATE = 50, 4, 1e-3
 
 
 def example(name: str) -> ModuleType:
