@@ -29,7 +29,9 @@ def test_no_process_is_left(rest: str, begin: Callable[..., Any], tmp_path: Path
         assert time.monotonic() < end
         time.sleep(0.01)
     child = int(launched.printed())
-    assert child in launched.left()
+    while child not in launched.left():  # it may not have started its own program yet
+        assert time.monotonic() < end
+        time.sleep(0.01)
     launched.end()
     assert launched.left() == []
     assert is_dead(child)

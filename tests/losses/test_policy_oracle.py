@@ -185,7 +185,8 @@ def test_value_and_gradient(case: str, theirs: Theirs, checkpoint: Callable[...,
     total = total / num_items(LENGTHS, reduction, ALLOWED)
     total.backward()
     expected, gradients = theirs.loss(settings, beta, base)
-    assert total.item() == pytest.approx(expected, rel=1e-5)
+    # what a loss near 0 is made of is of the order of 1
+    assert total.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
     size = max(gradient.abs().max().item() for gradient in gradients)
     assert size > 1e-4
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
