@@ -8,6 +8,7 @@ after one forward and backward pass that nobody counts.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
 import os
@@ -74,6 +75,7 @@ def prepare(folder: str, kind: str, count: int) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT))
     from datasets import Dataset
 
+    from posttrain.errors import DataError
     from posttrain.formats import to_row
     from posttrain.scratch import new_model, new_tokenizer
     from posttrain.tokens import Tokenizer, tokenize
@@ -87,7 +89,10 @@ def prepare(folder: str, kind: str, count: int) -> dict[str, Any]:
     if kind == "preference":
         rows = preferences
     random.Random(0).shuffle(rows)
-    read = [{**to_row(kind, row), "source": "data"} for row in rows[: 2 * count]]
+    read = []
+    for row in rows[: 2 * count]:
+        with contextlib.suppress(DataError):  # an empty answer
+            read.append({**to_row(kind, row), "source": "data"})
     tokens = tokenize(read, kind, Tokenizer(tokenizer, LENGTH, "drop")).rows
     tokens = tokens.select(range(count))
     Dataset.from_list(list(tokens)).save_to_disk(f"{folder}/rows")
