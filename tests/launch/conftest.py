@@ -125,7 +125,7 @@ def metrics() -> Callable[..., dict[str, list[dict[str, Any]]]]:
         stages: dict[str, list[dict[str, Any]]] = {}
         for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            assert OF_THE_MACHINE <= set(row), f"not in {row}"
+            assert set(row) >= OF_THE_MACHINE, f"not in {row}"
             row = {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
             stages.setdefault(row["stage"], []).append(row)
         return stages
