@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from posttrain.advantages import advantage
+from posttrain.advantages import group_advantage
 from posttrain.decontamination import read_settings
 from posttrain.errors import Fault, ModelError, PosttrainError, RecipeError, VerifierError
 from posttrain.evals.tasks import SUITES, get_suite, get_task
@@ -95,7 +95,7 @@ def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
         attempt(f"{path}.loss", lambda: reward_loss(stage.loss))  # type: ignore[attr-defined]
     if stage.kind == "rlvr":
         attempt(f"{path}.loss", lambda: policy_loss(stage.loss))  # type: ignore[attr-defined]
-        attempt(f"{path}.advantage", lambda: advantage(stage.advantage))  # type: ignore[attr-defined]
+        attempt(f"{path}.advantage", lambda: group_advantage(stage.advantage))  # type: ignore[attr-defined]
         for ours in stage.remap_verifier.values():  # type: ignore[attr-defined]
             attempt(f"{path}.remap_verifier", partial(get_verifier, ours))
     for j, source in enumerate(stage.datasets):

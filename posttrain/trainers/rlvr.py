@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from posttrain.advantages import advantage
+from posttrain.advantages import group_advantage
 from posttrain.errors import RecipeError
 from posttrain.formats import Row
 from posttrain.generation.local import Completion, Sampling, eos_ids, generate_ids
@@ -156,7 +156,7 @@ class RLVRTrainer(PostTrainer):
             self.metric_names = (*self.metric_names, *own)
         kwargs.setdefault("data_collator", lambda rows: [row for row in rows if row is not None])
         super().__init__(model, args, **kwargs)
-        self.advantage = advantage(as_spec(self.args.advantage))
+        self.advantage = group_advantage(as_spec(self.args.advantage))
         self.loss = policy_loss(as_spec(self.args.loss))
         # micro-batches of steps that are rolled out, not yet run
         self.windows: list[list[Batch]] = []
