@@ -8,6 +8,7 @@ the order of the chunks: what is built does not depend on how many workers there
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import queue
@@ -18,6 +19,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
@@ -25,7 +27,8 @@ from posttrain.errors import DataError, PosttrainError, RunError
 
 ALONE = 2  # chunks done in this process before workers are worth their start
 QUEUED = 2  # chunks given to each worker: one that it does, and the next
-AHEAD = 4  # chunks per worker that may wait, done or not, so that memory stays bounded
+AHEAD = 4  # chunks per worker that may wait, done or not, so that memory stays bounded;
+AT_LEAST = 16  # but as many as this process does by itself while the first worker starts
 SERVE = "import sys; sys.path[:] = {path!r}; from posttrain.parallel import serve; serve()"
 
 
@@ -73,7 +76,7 @@ def ordered(
     if first is None:
         return
     idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-    everyone = [Worker(make, setup) for _ in range(children)]
+    everyone = [take(make, setup) for _ in range(children)]
     for worker in everyone:
         idle.put(worker)
 
@@ -84,24 +87,64 @@ def ordered(
         finally:
             idle.put(worker)
 
-    pool = ThreadPoolExecutor(children)
+    pool, most = ThreadPoolExecutor(children), max(AHEAD * children, AT_LEAST)
     pending: deque[Future[Any]] = deque()
+    whole = False
     try:
         for chunk in chain([first], rest):
             if sum(not future.done() for future in pending) < QUEUED * children:
                 pending.append(pool.submit(call, chunk))
             else:
                 pending.append(done_here(function, chunk))
-            while pending and (pending[0].done() or len(pending) > AHEAD * children):
+            while pending and (pending[0].done() or len(pending) > most):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+        whole = True
     finally:
         for future in pending:
             future.cancel()
         for worker in everyone:
-            worker.close()
+            if whole and kept is not None:
+                kept.append(worker)
+            else:
+                worker.close()
         pool.shutdown(wait=True)
+
+
+kept: list[Worker] | None = None  # workers without work, while `keep_workers` lasts
+
+
+@contextmanager
+def keep_workers() -> Iterator[None]:
+    """Workers started inside are used again by the next `ordered`, and end with the block.
+
+    A worker takes half a second to start, and a stage asks for them once per source and pass.
+    """
+    global kept
+    if kept is not None:  # an outer block keeps them longer
+        yield
+        return
+    kept = []
+    try:
+        yield
+    finally:
+        workers, kept = kept, None
+        for worker in workers:
+            worker.close()
+
+
+def take(make: Callable[[Any], Callable[[Any], Any]], setup: Any) -> Worker:
+    """A worker for a task: one that is kept, if it still is what a new one would be."""
+    while kept:
+        worker = kept.pop()
+        if worker.fits():
+            worker.begin(make, setup)
+            return worker
+        worker.close()
+    worker = Worker()
+    worker.begin(make, setup)
+    return worker
 
 
 def done_here(function: Callable[[Any], Any], chunk: Any) -> Future[Any]:
@@ -114,7 +157,8 @@ def done_here(function: Callable[[Any], Any], chunk: Any) -> Future[Any]:
 class Worker:
     """A child process that answers chunks one at a time."""
 
-    def __init__(self, make: Callable[[Any], Callable[[Any], Any]], setup: Any) -> None:
+    def __init__(self) -> None:
+        self.place = surroundings()
         env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVE.format(path=sys.path)],
@@ -124,11 +168,19 @@ class Worker:
         )
         assert self.process.stdin and self.process.stdout
         self.to, self.back = self.process.stdin, self.process.stdout
-        send(self.to, (make, setup))
+
+    def fits(self) -> bool:
+        """Whether it is alive, in the folder and the environment that this process has now."""
+        return self.process.poll() is None and self.place == surroundings()
+
+    def begin(self, make: Callable[[Any], Callable[[Any], Any]], setup: Any) -> None:
+        """Another task from here on."""
+        with contextlib.suppress(OSError):  # a dead worker is told of at its first chunk
+            send(self.to, (True, (make, setup)))
 
     def __call__(self, chunk: Any) -> Any:
         try:
-            send(self.to, chunk)
+            send(self.to, (False, chunk))
             fine, answer = receive(self.back)
         except (EOFError, OSError) as error:
             code = self.process.wait()
@@ -149,6 +201,11 @@ class Worker:
                 pipe.close()
             except OSError:  # what was still to be sent has nowhere to go
                 continue
+
+
+def surroundings() -> tuple[Any, ...]:
+    """What a worker takes over when it starts."""
+    return os.getpid(), os.getcwd(), tuple(sys.path), dict(os.environ)
 
 
 def send(pipe: BinaryIO | Any, value: Any) -> None:
@@ -179,15 +236,18 @@ def serve() -> None:
     """What a worker does until its pipe closes."""
     back = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not land among the answers
-    make, setup = receive(sys.stdin.buffer)
-    function = make(setup)
+    function: Callable[[Any], Any]
     while True:
         try:
-            chunk = receive(sys.stdin.buffer)
+            begins, value = receive(sys.stdin.buffer)
         except EOFError:
             return
+        if begins:
+            make, setup = value
+            function = make(setup)
+            continue
         try:
-            answer = (True, function(chunk))
+            answer = (True, function(value))
         except PosttrainError as error:
             plain = type(error) in (DataError, RunError)  # others may need more than their text
             answer = (False, error if plain else DataError(str(error)))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from posttrain.errors import DataError, MissingExtraError, RunError
-from posttrain.parallel import AHEAD, ALONE, num_workers, ordered
+from posttrain.parallel import ALONE, AT_LEAST, keep_workers, num_workers, ordered
 
 
 def make_square(offset: int) -> Callable[[int], tuple[int, int]]:
@@ -80,6 +80,39 @@ def test_answers_come_in_order(workers: int) -> None:
     assert os.getpid() in pids and (len(pids) == 1 if workers == 1 else 1 < len(pids) <= workers)
 
 
+def workers_of(offset: int) -> set[int]:
+    answers = list(ordered(make_square, offset, range(20), 2))
+    assert [value for value, _ in answers] == [n * n + offset for n in range(20)]
+    return {pid for _, pid in answers} - {os.getpid()}
+
+
+def ended(pids: set[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_workers_are_kept_for_the_next_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert workers_of(0) != workers_of(0)
+    with keep_workers():
+        with keep_workers():
+            first = workers_of(1)
+        assert workers_of(2) == first
+        monkeypatch.setenv("POSTTRAIN_A_SETTING", "new")
+        second = workers_of(3)
+        assert second != first and ended(first)
+    assert ended(second)
+
+
+def test_a_worker_that_failed_is_not_kept() -> None:
+    with keep_workers():
+        [first] = workers_of(0)
+        with pytest.raises(DataError, match=r"^row 5 is bad$"):
+            faulty("data")
+        [second] = workers_of(0)
+        assert second != first
+        os.kill(second, signal.SIGKILL)
+        assert len(workers_of(0) - {second}) == 1
+
+
 def test_small_work_starts_no_worker() -> None:
     answers = list(ordered(make_square, 0, range(ALONE), 4))
     assert {pid for _, pid in answers} == {os.getpid()}
@@ -96,7 +129,7 @@ def test_chunks_are_read_only_a_little_ahead() -> None:
     answers = ordered(make_square, 0, endless(), 2)
     for _ in range(10):
         next(answers)
-    assert len(read) <= 10 + 2 * AHEAD + 2
+    assert len(read) <= 10 + ALONE + AT_LEAST + 2
     answers.close()
 
 

@@ -95,14 +95,16 @@ def ours(folder: str, workers: int) -> dict[str, Any]:
     from posttrain.mixture import build_mixture
     from posttrain.models import load_tokenizer
     from posttrain.packing.best_fit import best_fit
+    from posttrain.parallel import keep_workers
     from posttrain.tokens import Tokenizer
     from posttrain.tokens.stores import Job, order_tokens, save, token_store
 
     tokenizer = Tokenizer(load_tokenizer(folder), LENGTH)
     begin = time.perf_counter()
-    rows = build_mixture([{"path": f"{folder}/rows.jsonl"}], seed=1).rows
-    job = Job(rows.stores[0], "rows", "conversation", tokenizer)
-    store = token_store(job, np.arange(rows.stores[0].rows), None, lambda n: None)
+    with keep_workers():
+        rows = build_mixture([{"path": f"{folder}/rows.jsonl"}], seed=1).rows
+        job = Job(rows.stores[0], "rows", "conversation", tokenizer)
+        store = token_store(job, np.arange(rows.stores[0].rows), None, lambda n: None)
     tokens = order_tokens("conversation", [store], ["rows"], rows.which, rows.row)
     save(tokens, Path(folder) / "ours")
     lengths = tokens.lengths(0)

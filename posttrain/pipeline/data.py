@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from posttrain.errors import DataError, ModelError, VerifierError
 from posttrain.mixture import Guard, Mixture, Rows, build_mixture
+from posttrain.parallel import keep_workers
 from posttrain.pipeline.check import rows_verifier
 from posttrain.pipeline.counting import Counting
 from posttrain.pipeline.folder import write_json, write_text
@@ -114,6 +115,7 @@ class naming:
             raise type(error)(f"stage {self.name}: {error}") from error
 
 
+@keep_workers()
 def stage_data(
     recipe: Recipe,
     stage: Stage,

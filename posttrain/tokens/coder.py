@@ -116,7 +116,7 @@ class Coder:
             return self.by_offsets(texts, spans)
         lengths, continues = self.bytes
         if self.words is not None:
-            ids, bounds = joined(self.words.encode(texts))
+            ids, bounds = self.words.encode(texts)
         else:
             done = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
             ids, bounds = flat([e.ids for e in done])
@@ -192,13 +192,6 @@ def flat(lists: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], Ints]:
     bounds = np.zeros(len(lists) + 1, np.int64)
     np.cumsum([len(x) for x in lists], out=bounds[1:])
     return np.fromiter(chain.from_iterable(lists), np.int32, int(bounds[-1])), bounds
-
-
-def joined(parts: Sequence[bytes]) -> tuple[NDArray[np.int32], Ints]:
-    """The same of lists that are the bytes of int32 arrays."""
-    bounds = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(x) for x in parts], out=bounds[1:])
-    return np.frombuffer(b"".join(parts), np.int32), bounds // 4
 
 
 def byte_places(text: str, spans: Sequence[Span]) -> list[int]:

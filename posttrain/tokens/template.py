@@ -25,6 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from posttrain.errors import DataError, nearest
+from posttrain.tokens.outline import BEGIN, copies, fill, hold, outline
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Turns = Sequence[Mapping[str, Any]]
 PLAIN = {"role", "content", "name", "tool_calls", "tool_call_id"}
 COUNTERS = {"first", "last", "index", "index0", "length", "previtem", "nextitem"}
+MOST_OUTLINES, MOST_HELD = 2000, 64  # orders of roles remembered, and turns of one
 LONGEST_REASON = 200  # characters of a template's own complaint
 
 
@@ -127,27 +129,40 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
 
-@lru_cache(maxsize=32)
-def compile_template(text: str) -> Template:
-    """A chat template ready to render, in a sandbox set up as transformers sets up its own.
-
-    Raises:
-        DataError: the text is no jinja template.
-    """
-    sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    sandbox.filters["tojson"] = tojson
-    sandbox.globals |= {
+@lru_cache(maxsize=1)
+def sandbox() -> Sandbox:
+    """Where chat templates run, set up as transformers sets up its own."""
+    out = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    out.filters["tojson"] = tojson
+    out.globals |= {
         "raise_exception": raise_exception,
         "strftime_now": lambda format: datetime.now().strftime(format),
         "dict": new_dict,
         "namespace": PublicNamespace,
     }
+    return out
+
+
+@lru_cache(maxsize=32)
+def compile_template(text: str) -> Template:
+    """A chat template ready to render.
+
+    Raises:
+        DataError: the text is no jinja template.
+    """
     try:
-        template = sandbox.from_string(text)
+        template = sandbox().from_string(text)
     except TemplateError as error:
         raise DataError(f"the chat template cannot be read: {reason(error)}") from error
     template.globals = dict(template.globals)  # a chain of maps is slow to copy for each render
     return template
+
+
+@lru_cache(maxsize=32)
+def only_copies(text: str) -> bool:
+    """Whether a chat template copies contents, see `outline`."""
+    compile_template(text)  # what cannot be read is told of there
+    return copies(sandbox(), text)
 
 
 def reason(error: Exception) -> str:
@@ -172,6 +187,9 @@ class ChatTemplate:
     text: str | dict[str, str]
     special_tokens: dict[str, str] = field(default_factory=dict)
     tokenizer: PreTrainedTokenizerBase | None = None
+    outlines: dict[Any, tuple[list[str], list[int]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
@@ -215,6 +233,12 @@ class ChatTemplate:
             raise DataError("the chat template refuses the conversation: it has no turn")
         if self.tokenizer is not None or any(not turn.keys() <= PLAIN for turn in turns):
             return self.ask(turns, tools, generation_prompt)
+        if not tools and only_copies(self.source(None)) and all(map(simple, turns)):
+            return self.fill(turns, generation_prompt)
+        return self.run(turns, tools, generation_prompt)
+
+    def run(self, turns: Turns, tools: Any, generation_prompt: bool) -> str:
+        """The template, run."""
         template = compile_template(self.source(tools))
         try:
             return template.render(
@@ -228,6 +252,22 @@ class ChatTemplate:
             )
         except Exception as error:  # jinja's own errors, raised by arbitrary templates
             raise refused(error) from error
+
+    def fill(self, turns: Turns, generation_prompt: bool) -> str:
+        """The same of a template that only copies contents: what is around them is remembered."""
+        contents = [turn["content"] for turn in turns]
+        key = (generation_prompt, *((turn["role"], not turn["content"]) for turn in turns))
+        known = self.outlines.get(key)
+        if known is None:
+            written = [*self.special_tokens.values(), *(turn["role"] for turn in turns)]
+            if any(BEGIN in text for text in written):
+                return self.run(turns, None, generation_prompt)
+            held = hold(contents)
+            stand_ins = [{**turn, "content": text} for turn, text in zip(turns, held, strict=True)]
+            known = outline(self.run(stand_ins, None, generation_prompt))
+            if len(self.outlines) < MOST_OUTLINES and len(turns) <= MOST_HELD:
+                self.outlines[key] = known
+        return fill(*known, contents)
 
     def ask(self, turns: Turns, tools: Any, generation_prompt: bool) -> str:
         """The same through transformers: fields that only some templates know are read there."""
@@ -244,6 +284,11 @@ class ChatTemplate:
             )
         except Exception as error:
             raise refused(error) from error
+
+
+def simple(turn: Mapping[str, Any]) -> bool:
+    """Whether a turn is a role and a content, both text."""
+    return len(turn) == 2 and type(turn.get("role")) is type(turn.get("content")) is str
 
 
 def refused(error: Exception) -> DataError:

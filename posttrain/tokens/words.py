@@ -1,21 +1,26 @@
 """Byte-level BPE with a memory: text is split where no token can cross, and no piece is done twice.
 
 A byte-level tokenizer first cuts text into words with a regular expression, then merges bytes
-inside each word. In the expressions of `KNOWN` no match goes on over a space that follows a visible
-character, none looks back, and what is looked ahead for (no visible character) is the same at the
-end of a piece. So text may be cut before a space between two visible characters, and the tokens of
-the pieces are the tokens of the whole. Pieces repeat: most are found in a dictionary.
+inside each word. Text may be cut wherever no match of the expression can go on, since none looks
+back, and what is looked ahead for (no visible character) is the same at the end of a piece. In the
+expressions of `KNOWN`, with visible characters, letters, digits and marks of ASCII, that is so
+
+    before a space      between two visible characters,
+    behind a line feed  between two visible characters,
+    before a mark       behind a letter or a digit.
+
+The tokens of the pieces are then the tokens of the whole. Pieces repeat: most are found in a
+dictionary. The cutting and counting is done on the bytes of many texts at once.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -28,11 +33,10 @@ KNOWN = {
     rf"{CONTRACTION}|{WORD}|\p{{N}}|{REST}",  # Qwen 2 and 3
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # GPT-2
 }
-CUT = re.compile(r"(?<=[!-~])(?= [!-~])")
-INNER = re.compile(r" [!-~](?:.*[!-~])?", re.DOTALL)  # pieces that `CUT` would part again if joined
-LONGEST = 64  # characters of a piece worth remembering
+VISIBLE, ALNUM, MARK = 1, 2, 4  # what an ASCII character is, as bits
+LONGEST = 64  # bytes of a piece worth remembering
 MOST = 300_000  # pieces remembered, about 60 MB
-TOGETHER = 256  # unseen pieces encoded as one text
+TOGETHER = 256  # unseen pieces encoded in one call
 
 
 def state(part: Any) -> dict[str, Any]:
@@ -58,7 +62,7 @@ def byte_level(backend: Tokenizer) -> bool:
 
 
 def cuttable(backend: Tokenizer) -> bool:
-    """Whether `CUT` is safe: a known way to find words, and no special token with a space."""
+    """Whether cutting is safe: a known way to find words, and no special token with a gap."""
     *before, last = steps(backend)
     added = backend.get_added_tokens_decoder().values()
     return (
@@ -66,7 +70,8 @@ def cuttable(backend: Tokenizer) -> bool:
         and not backend.model.dropout
         and all(step.get("type") == "Digits" or known_split(step) for step in before)
         and (last.get("use_regex", True) or any(known_split(step) for step in before))
-        and not any(t.lstrip or t.rstrip or t.single_word or " " in t.content for t in added)
+        and not any(t.lstrip or t.rstrip or t.single_word for t in added)
+        and not any({" ", "\n"} & set(t.content) for t in added)
     )
 
 
@@ -105,6 +110,17 @@ def byte_lengths(backend: Tokenizer) -> tuple[NDArray[np.int64], NDArray[np.bool
     return lengths, continues
 
 
+def character_kinds(backend: Tokenizer) -> NDArray[np.uint8]:
+    """`[256]` bits of every byte. What occurs in a special token is no mark: those stay whole."""
+    kept = set("".join(t.content for t in backend.get_added_tokens_decoder().values()))
+    kinds = np.zeros(256, np.uint8)
+    for byte in range(0x21, 0x7F):
+        character = chr(byte)
+        mark = 0 if character in kept else MARK
+        kinds[byte] = VISIBLE | (ALNUM if character.isalnum() else mark)
+    return kinds
+
+
 class Words:
     """Encodes texts piece by piece, from memory where it can.
 
@@ -116,39 +132,70 @@ class Words:
     def __init__(self, backend: Tokenizer, lengths: NDArray[np.int64]) -> None:
         self.backend = backend
         self.lengths = lengths
-        self.known: dict[str, bytes] = {}  # int32 ids as bytes: small, and quick to join
+        self.kinds = character_kinds(backend)
+        self.known: dict[bytes, bytes] = {}  # int32 ids as bytes: small, and quick to join
 
-    def encode(self, texts: Sequence[str]) -> list[bytes]:
-        """Token ids of each text, as the bytes of an int32 array."""
-        pieces = [CUT.split(text) for text in texts]
+    def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Token ids of all texts, end to end, and where each begins (`[texts + 1]`)."""
+        encoded = [text.encode() for text in texts]
+        data, begins = b"".join(encoded), offsets([len(text) for text in encoded])
+        cuts = self.cuts(data, begins)
+        pieces = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(cuts) - 1, [None, pa.py_buffer(cuts), pa.py_buffer(data)]
+        ).dictionary_encode()
+        parts = self.tokens(pieces.dictionary.to_pylist())
+        ids, ends = spread(parts, pieces.indices.to_numpy())
+        return ids, ends[np.searchsorted(cuts, begins)]
+
+    def cuts(self, data: bytes, begins: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where pieces of texts begin: at each of `begins`, and wherever it is safe."""
+        array = np.frombuffer(data, np.uint8)
+        kinds = self.kinds[array]
+        visible = (kinds & VISIBLE) > 0
+        cut = np.zeros(len(array) + 2, np.bool_)  # two more, so that every text has two behind it
+        if len(array) > 1:
+            between, gap = visible[:-2] & visible[2:], array[1:-1]
+            cut[2 : len(array)] = between & (gap == 0x0A)
+            cut[begins[:-1] + 1] = False  # it looked at the text before
+            cut[1 : len(array) - 1] |= between & (gap == 0x20)
+            cut[begins[1:] - 1] = False  # it looked at the text behind
+            cut[1 : len(array)] |= ((kinds[1:] & MARK) > 0) & ((kinds[:-1] & ALNUM) > 0)
+        cut[begins] = True
+        return np.flatnonzero(cut)
+
+    def tokens(self, pieces: list[bytes]) -> list[bytes]:
+        """Token ids of different pieces, as the bytes of int32 arrays."""
         if len(self.known) > MOST:
             self.known = {}
-        new = set(chain.from_iterable(pieces)).difference(self.known)
-        self.learn(list(new))
-        get = self.known.__getitem__
-        out = [b"".join(map(get, parts)) for parts in pieces]
+        new = [piece for piece in pieces if piece not in self.known]
+        self.learn(new)
+        out = [self.known[piece] for piece in pieces]
         for piece in new:
             if len(piece) > LONGEST:
                 del self.known[piece]
         return out
 
-    def learn(self, new: list[str]) -> None:
+    def learn(self, new: list[bytes]) -> None:
         """Encode unseen pieces; the short ones many at once, since a call costs more than they."""
-        inner = [p for p in new if len(p) <= LONGEST and INNER.fullmatch(p)]
-        groups = [inner[i : i + TOGETHER] for i in range(0, len(inner), TOGETHER)]
-        texts = ["".join(group) for group in groups]
-        joined = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        short = [p for p in new if len(p) <= LONGEST]
+        groups = [short[i : i + TOGETHER] for i in range(0, len(short), TOGETHER)]
+        texts = [[p.decode() for p in group] for group in groups]
+        joined = self.backend.encode_batch_fast(
+            texts, is_pretokenized=True, add_special_tokens=False
+        )
         for group, encoding in zip(groups, joined, strict=True):
             self.divide(group, np.array(encoding.ids, np.int32))
         alone = [p for p in new if p not in self.known]
-        encoded = self.backend.encode_batch_fast(alone, add_special_tokens=False)
+        encoded = self.backend.encode_batch_fast(
+            [p.decode() for p in alone], add_special_tokens=False
+        )
         for piece, encoding in zip(alone, encoded, strict=True):
             self.known[piece] = np.array(encoding.ids, np.int32).tobytes()
 
-    def divide(self, group: list[str], ids: NDArray[np.int32]) -> None:
-        """Give each piece of a joined text its tokens, where they end with it."""
+    def divide(self, group: list[bytes], ids: NDArray[np.int32]) -> None:
+        """Give each piece of a group its tokens, where they end with it."""
         token_ends = self.lengths[ids].cumsum()
-        ends = np.cumsum([len(p) if p.isascii() else len(p.encode()) for p in group])
+        ends = np.cumsum([len(piece) for piece in group])
         if not len(ids) or token_ends[-1] != ends[-1]:
             return  # it holds what is not tiled, as a token that swallows spaces
         at = np.searchsorted(token_ends, ends)
@@ -158,3 +205,22 @@ class Words:
         for piece, end in zip(group, ((at + 1) * size).tolist(), strict=True):
             self.known[piece] = values[last:end]
             last = end
+
+
+def offsets(lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each of several lengths begins, and the end of the last."""
+    out = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=out[1:])
+    return out
+
+
+def spread(
+    parts: list[bytes], which: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """`parts[i]` for each `i` of `which`, end to end as int32, and where each begins."""
+    begins = offsets([len(part) // 4 for part in parts])
+    values = np.frombuffer(b"".join(parts), np.int32)
+    lengths = np.diff(begins)[which]
+    ends = offsets(lengths)
+    places = np.arange(ends[-1]) + np.repeat(begins[which] - ends[:-1], lengths)
+    return values[places], ends

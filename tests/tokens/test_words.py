@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,22 @@ from hypothesis import strategies as st
 
 from posttrain.tokens import words
 from posttrain.tokens.coder import Coder
-from posttrain.tokens.words import CUT, INNER, byte_lengths, cuttable
+from posttrain.tokens.words import Words, byte_lengths, cuttable, offsets
 
-SPACED = st.lists(st.sampled_from([*" \n\t\r5a,'sS.{é世\u00a0\u2028🙂<", "</s>"]), max_size=30)
+CHARACTERS = [*" \n\t\r5a,'sS.{é世\u00a0\u2028🙂</=\u0301\u0338\u037e", "</s>", "'ll", "\n\n"]
+SPACED = st.lists(st.sampled_from(CHARACTERS), max_size=30)
 
 
-def decoded(parts: list[bytes]) -> list[list[int]]:
-    return [np.frombuffer(part, np.int32).tolist() for part in parts]
+def encoded(mine: Words, texts: list[str]) -> list[list[int]]:
+    ids, bounds = mine.encode(texts)
+    assert bounds[-1] == len(ids)
+    return [part.tolist() for part in np.split(ids, bounds[1:-1])]
+
+
+def parted(mine: Words, *texts: str) -> list[str]:
+    data = [text.encode() for text in texts]
+    cuts = mine.cuts(b"".join(data), offsets([len(text) for text in data]))
+    return [b"".join(data)[a:b].decode() for a, b in pairwise(cuts.tolist())]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "digits", "llama3", "qwen"])
@@ -27,20 +37,18 @@ def test_pieces_are_exact(family: str, tokenizers: dict[str, Any], some: list[st
     backend = Coder.of(tokenizers[family]).backend
     mine = words.Words(backend, byte_lengths(backend)[0])
     whole = [e.ids for e in backend.encode_batch(some, add_special_tokens=False)]
-    assert decoded(mine.encode(some)) == whole
-    assert decoded(mine.encode(some)) == whole  # now from memory
+    assert encoded(mine, some) == whole
+    assert encoded(mine, some) == whole  # now from memory
 
 
-def test_where_text_is_cut() -> None:
-    assert CUT.split("a b  c\n d. 5\ne 世 f </s> g") == [
-        "a",
-        " b  c\n d.",
-        " 5\ne 世 f",
-        " </s>",
-        " g",
+def test_where_text_is_cut(tokenizers: dict[str, Any]) -> None:
+    backend = Coder.of(tokenizers["gpt2"]).backend
+    mine = Words(backend, byte_lengths(backend)[0])
+    assert parted(mine, "a b  c\n d. 5\ne 世 f </s> g") == [
+        *("a", " b  c\n d", ".", " 5\n", "e 世 f", " </s>", " g"),
     ]
-    assert all(INNER.fullmatch(piece) for piece in (" a", " 5", " b  c\n d."))
-    assert not any(INNER.fullmatch(piece) for piece in ("a", " ", " 世", " a\n", "  a"))
+    assert parted(mine, "it's\nso.", "", "\nb ", ",c") == ["it", "'s\n", "so", ".", "\nb ", ",c"]
+    assert parted(mine, "a<b=/c") == ["a<b", "=/c"]  # special tokens hold < and /
 
 
 def test_the_memory_is_bounded(tokenizers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,9 +56,9 @@ def test_the_memory_is_bounded(tokenizers: dict[str, Any], monkeypatch: pytest.M
     backend = Coder.of(tokenizers["gpt2"]).backend
     mine = words.Words(backend, byte_lengths(backend)[0])
     mine.encode(["one two three four", "x" * 100])
-    assert set(mine.known) == {"one", " two", " three", " four"}  # the long one is not kept
+    assert set(mine.known) == {b"one", b" two", b" three", b" four"}  # the long one is not kept
     mine.encode(["five"])
-    assert set(mine.known) == {"five"}
+    assert set(mine.known) == {b"five"}
 
 
 @pytest.mark.parametrize(
@@ -63,9 +71,10 @@ def test_only_known_ways_of_finding_words_are_cut(
     assert cuttable(Coder.of(tokenizers[family]).backend) is safe
 
 
-def test_a_special_token_with_a_space_forbids_cutting(tokenizers: dict[str, Any]) -> None:
+@pytest.mark.parametrize("token", ["two words", "<line\n>"])
+def test_a_special_token_with_a_gap_forbids_cutting(token: str, tokenizers: dict[str, Any]) -> None:
     backend = Coder.of(tokenizers["gpt2"]).backend
-    backend.add_tokens(["two words"])
+    backend.add_tokens([token])
     assert not cuttable(backend)
 
 
