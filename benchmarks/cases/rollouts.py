@@ -1,7 +1,8 @@
 """Prompts and planted completions of the RL benchmark: what a policy could have written to GSM8K.
 
 A planted completion is a real GSM8K solution, to another problem, so lengths are those of real
-answers. In two groups of five all rewards are equal, as in practice; in the others half are right. The tokens of every completion are unlike any other's, so a reward is found by them.
+answers. In two groups of five all rewards are equal, as in practice; in the others half are right.
+The tokens of every completion are unlike any other's, so a reward is found by them.
 """
 
 from __future__ import annotations
