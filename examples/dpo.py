@@ -21,7 +21,7 @@ from posttrain.tokens import Tokenizer, tokenize
 
 def answer_logp(model: torch.nn.Module, prompt: list[int], answer: list[int]) -> torch.Tensor:
     """Summed log-prob of an answer after its prompt."""
-    logits = model(input_ids=torch.tensor([prompt + answer])).logits[0].float()
+    logits = model(input_ids=torch.tensor([prompt + answer])).logits[0]
     logps = logits[len(prompt) - 1 : -1].log_softmax(-1)
     return logps.gather(1, torch.tensor(answer)[:, None]).sum()
 

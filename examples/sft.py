@@ -19,7 +19,7 @@ from posttrain.tokens import IGNORE, Tokenizer, tokenize
 
 def token_nll(model: torch.nn.Module, input_ids: list[int], labels: list[int]) -> torch.Tensor:
     """Negative log-likelihood of each trained token of one row."""
-    logits = model(input_ids=torch.tensor([input_ids])).logits[0, :-1].float()
+    logits = model(input_ids=torch.tensor([input_ids])).logits[0, :-1]
     targets = torch.tensor(labels[1:])
     trained = targets != IGNORE
     return torch.nn.functional.cross_entropy(logits[trained], targets[trained], reduction="none")

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from posttrain.head.chunks import Answer, Form, Weights, chunked_answer, whole_answer
+from posttrain.head.precision import wide
 
 logger = logging.getLogger(__name__)
 PROVEN: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # head -> why not, or ""
@@ -32,7 +33,7 @@ def score(
     weights: Weights = None,
     z_loss: float = 0.0,
 ) -> torch.Tensor:
-    """`[K]` log-probs in fp32 of `targets` at the positions `keep` of one packed row.
+    """`[K]` log-probs, in fp32 or wider, of `targets` at the positions `keep` of one packed row.
 
     Where the head cannot answer them (something unknown is done to the logits, or the head is of an
     unknown kind), the logits are made whole, as the model makes them.
@@ -91,8 +92,8 @@ def answer(
             # something to it as if it were logits, what the head had answered
             return made[0]._replace(logps=out[0, :, 0]) if form.plain else made[0]
     tell(why or PROVEN[head])
-    logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits[0].float()
-    temperature = ask.form.temperature
+    logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits[0]
+    logits, temperature = wide(logits), ask.form.temperature
     logits = logits / temperature if temperature != 1 else logits
     return whole_answer(logits, ask.targets, ask.form.z_loss, ask.collision)
 
@@ -229,6 +230,6 @@ def why_not(out: torch.Tensor, made: list[Answer], form: Form) -> str:
         return f"the model called its head {len(made)} times in a forward pass"
     logps = made[0].logps.detach()[None, :, None]
     expected = logps if form.plain else form.after(logps)
-    if out.shape == expected.shape and torch.allclose(out.detach().float(), expected, rtol=1e-4):
+    if out.shape == expected.shape and torch.allclose(wide(out.detach()), expected, rtol=1e-4):
         return ""
     return "the model does something to its logits that its configuration does not tell"

@@ -26,6 +26,8 @@ import torch
 from torch import nn
 from torch.autograd.function import Function
 
+from posttrain.head.precision import wide, wide_type
+
 CHUNK = {"cpu": 2**23, "cuda": 2**27}  # logits made at a time: 32 MB, 512 MB in fp32
 HELD = {"cpu": 2**26, "cuda": 2**28}  # kept until a block's gradient is known: 256 MB, 1 GB
 
@@ -75,7 +77,7 @@ class Form:
 
 
 class Answer(NamedTuple):
-    """What is known of the trained tokens, `[K]` each in fp32.
+    """What is known of the trained tokens, `[K]` each, in fp32 or wider.
 
     Attributes:
         logps: log-probs of the targets, less the z-loss of their positions if there is one.
@@ -118,7 +120,7 @@ def whole_answer(
     logits: torch.Tensor, targets: torch.Tensor, z_loss: float = 0.0, collision: bool = False
 ) -> Answer:
     """The same from whole `[K, V]` logits: the plain form."""
-    logits = logits.float()
+    logits = wide(logits)
     logps = -nn.functional.cross_entropy(logits, targets, reduction="none")
     if z_loss:
         logps = logps - z_loss * logits.logsumexp(-1).square()
@@ -201,13 +203,11 @@ class Chunked(Function):
         frozen = not (needs[0] or any(needs[2::2]))
         early = any(needs) and (frozen or weights is not None)
         sums = Sums(bias, tensors, needs if early else [False] * len(needs))
-        made = Answer(
-            torch.empty(len(targets), dtype=torch.float32, device=targets.device),
-            torch.empty(len(targets) * collision, dtype=torch.float32, device=targets.device),
-        )
+        num, blank = len(targets), tensors[0].new_empty
+        made = Answer(blank(num, dtype=sums.dtype), blank(num * collision, dtype=sums.dtype))
         known = torch.ones_like(made.logps)
         if isinstance(weights, torch.Tensor) and not frozen:
-            known = weights
+            known = weights.to(sums.dtype)
         with torch.autocast(targets.device.type, enabled=False):
             if early and not frozen and isinstance(weights, Later):
                 for block in weights.blocks(sums.most):
@@ -227,7 +227,7 @@ class Chunked(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _: Any) -> Any:
-        grad = grad.float()
+        grad = wide(grad)
         if not ctx.early:
             return (None, None, None, *late_gradients(ctx, grad))
         if ctx.grads is None:
@@ -273,7 +273,7 @@ def in_block(
 
 
 class Sums:
-    """Logits of a head and its gradients, chunk by chunk; fp32 while they are summed over chunks.
+    """Logits of a head and its gradients, chunk by chunk; summed over chunks in `wide_type`.
 
     Args:
         bias, tensors: the bias, then inputs and weights in turn.
@@ -292,19 +292,19 @@ class Sums:
         self.dtypes = dtypes or [product_type(x) for x in inputs]
         self.inputs = [x.to(d) for x, d in zip(inputs, self.dtypes, strict=True)]
         self.weights = [w.to(d) for w, d in zip(weights, self.dtypes, strict=True)]
-        self.bias = None if bias is None else bias.float()
+        self.dtype = dtype = wide_type(self.dtypes[0])  # of logits, and of sums
+        self.bias = None if bias is None else bias.to(self.dtype)
         self.positions, vocabulary = len(inputs[0]), len(weights[0])
         self.free: list[torch.Tensor] = []  # memory of chunks that are done with
         kind = inputs[0].device.type if inputs[0].device.type in CHUNK else "cpu"
         self.most, self.held = (max(1, size[kind] // vocabulary) for size in (CHUNK, HELD))
-        fp32 = torch.float32
         self.db = torch.zeros_like(self.bias) if needs[0] and self.bias is not None else None
         self.dh = [
             torch.empty_like(x) if n else None for x, n in zip(inputs, needs[1::2], strict=True)
         ]
         blank = torch.empty_like if self.positions else torch.zeros_like
         self.dw = [
-            blank(w, dtype=fp32) if n else None for w, n in zip(weights, needs[2::2], strict=True)
+            blank(w, dtype=dtype) if n else None for w, n in zip(weights, needs[2::2], strict=True)
         ]
         self.kinds = [None if t is None else t.dtype for t in (bias, *tensors)]
 
@@ -321,14 +321,14 @@ class Sums:
         return (block.stop - block.start) * (1 if form.cap is None else 2) <= self.held
 
     def logits(self, part: slice, form: Form) -> torch.Tensor:
-        """`[C, V]` final logits in fp32, where possible in the memory of an earlier chunk.
+        """`[C, V]` final logits, widened, where possible in the memory of an earlier chunk.
 
         Fresh memory costs a page fault every 4 KB, as much as a fifth of the product on a CPU.
         """
         x, w = self.inputs[0][part], self.weights[0].t()
         used = self.free.pop() if self.free else None
-        if used is None or x.dtype != torch.float32 or len(used) < len(x):
-            z = torch.mm(x, w).float()
+        if used is None or x.dtype != self.dtype or len(used) < len(x):
+            z = torch.mm(x, w).to(self.dtype)
         else:
             z = torch.mm(x, w, out=used[: len(x)])
         for x, w in zip(self.inputs[1:], self.weights[1:], strict=True):
@@ -349,7 +349,7 @@ class Sums:
                 dh[part] = d @ w
             if dw is None:
                 continue
-            if d.dtype == torch.float32:  # the first chunk writes, the others add
+            if d.dtype == self.dtype:  # the first chunk writes, the others add
                 dw.addmm_(d.t(), x[part], beta=int(part.start > 0))
             elif part.start == 0:
                 dw.copy_(d.t() @ x[part])

@@ -23,7 +23,8 @@ from posttrain.scratch import new_config
 from posttrain.sources import GENERATED, PREFIX
 from posttrain.sources.adapters import get_format
 from posttrain.sources.files import exists, is_local
-from posttrain.tokens import check_same_words, check_tokenizer, load_template
+from posttrain.tokens import check_tokenizer, load_template
+from posttrain.trainers.reference import check_reference_words
 from posttrain.trainers.rewards import OWN
 from posttrain.trainers.scorer import is_reward_model
 from posttrain.verifiers import UNVERIFIED, VERIFIERS, get_verifier
@@ -167,14 +168,27 @@ def check_other(recipe: Recipe, name: str, reward: bool, earlier: Sequence[str])
         what = "a reward model" if scores else "not a reward model"
         raise ModelError(f"{name} is {what}; give {'one' if reward else 'a language model'}")
     words = recipe.tokenizer_name_or_path or recipe.model_name_or_path
-    if not reward and words and has_words(name):
+    if not reward and words:  # else the run makes them: `check_references`
         own = load_tokenizer(words, **hub_options(recipe, words))
-        check_same_words(own, load_tokenizer(name, **hub_options(recipe, name)))
+        check_reference_words(own, name, **hub_options(recipe, name))
 
 
-def has_words(path: str) -> bool:
-    """Whether a model brings its tokenizer; a hub id does."""
-    return not Path(path).is_dir() or any(Path(path).glob("tokenizer*"))
+def check_references(recipe: Recipe, words: Any) -> None:
+    """The references of a recipe that makes its own tokenizer, as soon as it is made.
+
+    Raises:
+        RecipeError: with one fault per reference that has another one.
+    """
+    stages, faults = [stage_name(stage) for stage in recipe.stages], []
+    for i, stage in enumerate(recipe.stages):
+        for name in named_models(stage) if stage.kind == "dpo" else ():
+            try:
+                if name not in stages:
+                    check_reference_words(words, name, **hub_options(recipe, name))
+            except ModelError as error:
+                faults.append(Fault(f"stages[{i}].dpo.ref_model_name_or_path", str(error)))
+    if faults:
+        raise RecipeError(faults, recipe.name)
 
 
 def check_compares(stage: Any) -> None:

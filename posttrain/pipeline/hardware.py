@@ -7,6 +7,8 @@ accelerate's own configuration wins. Otherwise several GPUs get ZeRO-3 and every
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +96,25 @@ def need_deepspeed(settings: dict[str, Any] | None) -> dict[str, Any] | None:
             import deepspeed  # noqa: F401
         except ImportError:
             raise MissingExtraError("deepspeed", "deepspeed", "ZeRO") from None
+        need_compiler(settings)
     return settings
+
+
+def need_compiler(settings: Mapping[str, Any]) -> None:
+    """Refuse an optimizer on the CPU that could not be built, before anything is loaded.
+
+    Raises:
+        RecipeError: there is no C++ compiler for DeepSpeed's Adam.
+    """
+    offload = (settings.get("zero_optimization") or {}).get("offload_optimizer") or {}
+    own = settings.get("zero_force_ds_cpu_optimizer", True)
+    compiler = os.environ.get("CXX", "c++")
+    if offload.get("device", "none") != "none" and own and shutil.which(compiler) is None:
+        raise RecipeError(
+            "zero_optimization.offload_optimizer: DeepSpeed's own Adam for the CPU is compiled at "
+            f"its first use, and there is no C++ compiler here (looked for {compiler}); install "
+            "one, or set `zero_force_ds_cpu_optimizer: false` to take torch's Adam, which is slower"
+        )
 
 
 def split_batch(stage: Any, world: int) -> tuple[int, int]:

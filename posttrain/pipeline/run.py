@@ -25,7 +25,13 @@ from posttrain.mixture import Guard
 from posttrain.mixture.lock import lock
 from posttrain.models import load_config, load_tokenizer
 from posttrain.pipeline import base, hardware
-from posttrain.pipeline.check import check, check_context, hub_options, read_recipe
+from posttrain.pipeline.check import (
+    check,
+    check_context,
+    check_references,
+    hub_options,
+    read_recipe,
+)
 from posttrain.pipeline.counting import say
 from posttrain.pipeline.data import Opener, build_stage, describe, held_out_rows, stage_rows
 from posttrain.pipeline.evaluate import evaluate_stage, prepare_tasks
@@ -186,6 +192,8 @@ def prepare(state: Run, plan: list[Planned]) -> None:
     tokenizer = load_tokenizer(
         path, chat_template=recipe.chat_template, **hub_options(recipe, path)
     )
+    if isinstance(recipe.stages[0], Pretrain):
+        check_references(recipe, tokenizer)
     config = load_config(state.base_path, **hub_options(recipe, state.base_path))
     for item in plan:
         if not state.smoke:

@@ -45,7 +45,7 @@ SHARED = (
     "max_skipped_steps",
 )  # fmt: skip
 OWN: dict[str, tuple[str, ...]] = {
-    "sft": ("loss_reduction",),
+    "sft": ("loss_reduction", "z_loss"),
     "reward": ("loss",),
     "rlvr": (
         "num_generations", "num_mini_batches", "max_prompt_length", "max_completion_length",

@@ -7,20 +7,9 @@ from typing import Any
 from posttrain.recipe.dump import dump_recipe, to_dict
 from posttrain.recipe.load import load_recipe
 from posttrain.recipe.overrides import parse_override_args
-from posttrain.recipe.spec import (
-    DPO,
-    RLVR,
-    SFT,
-    STAGES,
-    Eval,
-    Pretrain,
-    Recipe,
-    Reward,
-    Source,
-    Stage,
-    Task,
-    stage_name,
-)
+from posttrain.recipe.source import Source
+from posttrain.recipe.spec import Eval, Recipe, Task
+from posttrain.recipe.stages import DPO, RLVR, SFT, STAGES, Pretrain, Reward, Stage, stage_name
 
 __all__ = [
     "DPO",

@@ -6,7 +6,9 @@ from typing import Any
 
 from posttrain.recipe.keys import Key, aliases, keys
 from posttrain.recipe.nodes import Faults, Node, join
-from posttrain.recipe.spec import STAGES, Recipe, Source
+from posttrain.recipe.source import Source
+from posttrain.recipe.spec import Recipe
+from posttrain.recipe.stages import STAGES
 from posttrain.recipe.values import shown
 
 

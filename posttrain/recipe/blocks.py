@@ -8,7 +8,9 @@ from typing import Any
 
 from posttrain.recipe.keys import Key, aliases, keys, nearest
 from posttrain.recipe.nodes import Faults, Node, join
-from posttrain.recipe.spec import STAGES, Eval, Recipe, Source, Stage, Task
+from posttrain.recipe.source import Source
+from posttrain.recipe.spec import Eval, Recipe, Task
+from posttrain.recipe.stages import STAGES, Stage
 from posttrain.recipe.values import BAD, read_value, shown
 
 _TITLES = {Recipe: "a recipe", Source: "a source", Eval: "`eval`", Task: "a task"}

@@ -7,7 +7,8 @@ from typing import Any
 
 from posttrain.recipe.blocks import Block
 from posttrain.recipe.nodes import join
-from posttrain.recipe.spec import DPO, RLVR, SFT, Pretrain, Reward, Source
+from posttrain.recipe.source import Source
+from posttrain.recipe.stages import DPO, RLVR, SFT, Pretrain, Reward
 from posttrain.recipe.values import BAD
 
 _FOLDER = re.compile(r"\w(?:[\w.+ -]{0,198}[\w+-])?")

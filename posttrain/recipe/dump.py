@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from posttrain.recipe.keys import keys
-from posttrain.recipe.spec import Recipe, Stage
+from posttrain.recipe.spec import Recipe
+from posttrain.recipe.stages import Stage
 from posttrain.recipe.values import is_number_text
 
 

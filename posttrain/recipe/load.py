@@ -16,7 +16,8 @@ from posttrain.recipe.keys import aliases, keys, nearest
 from posttrain.recipe.layers import merge_recipes
 from posttrain.recipe.nodes import Faults, Node, parse
 from posttrain.recipe.overrides import apply_overrides
-from posttrain.recipe.spec import STAGES, Recipe
+from posttrain.recipe.spec import Recipe
+from posttrain.recipe.stages import STAGES
 
 
 def load_recipe(

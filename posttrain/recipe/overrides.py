@@ -11,7 +11,8 @@ from posttrain.recipe.aliases import normalise
 from posttrain.recipe.keys import aliases, canonical, keys, nearest
 from posttrain.recipe.layers import put, stage_of
 from posttrain.recipe.nodes import COMMAND_LINE, Faults, Node, parse
-from posttrain.recipe.spec import STAGES, Eval, Recipe
+from posttrain.recipe.spec import Eval, Recipe
+from posttrain.recipe.stages import STAGES
 
 
 def parse_override_args(argv: list[str]) -> list[str]:

@@ -7,7 +7,9 @@ from typing import Any
 
 from posttrain.recipe.dump import to_dict
 from posttrain.recipe.keys import Key, keys
-from posttrain.recipe.spec import STAGES, Eval, Recipe, Source, Stage, Task
+from posttrain.recipe.source import Source
+from posttrain.recipe.spec import Eval, Recipe, Task
+from posttrain.recipe.stages import STAGES, Stage
 
 _INTRO = """\
 # Recipes: every key

@@ -14,7 +14,9 @@ from typing import Any, get_args, get_origin
 from posttrain.recipe.dump import to_dict
 from posttrain.recipe.keys import Key, keys
 from posttrain.recipe.reference import reference
-from posttrain.recipe.spec import STAGES, Eval, Recipe, Source, Stage, Task
+from posttrain.recipe.source import Source
+from posttrain.recipe.spec import Eval, Recipe, Task
+from posttrain.recipe.stages import STAGES, Stage
 
 _SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean"}
 _DEFINED = {Source: "source", Eval: "eval", Task: "task"}

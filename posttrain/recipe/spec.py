@@ -10,32 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.recipe.declare import key
-from posttrain.recipe.source import Source
-from posttrain.recipe.stages import (
-    DPO,
-    RLVR,
-    SFT,
-    STAGES,
-    Pretrain,
-    Reward,
-    Stage,
-    stage_name,
-)
-
-__all__ = [
-    "DPO",
-    "RLVR",
-    "SFT",
-    "STAGES",
-    "Eval",
-    "Pretrain",
-    "Recipe",
-    "Reward",
-    "Source",
-    "Stage",
-    "Task",
-    "stage_name",
-]
+from posttrain.recipe.stages import Stage
 
 
 @dataclass(frozen=True, kw_only=True)

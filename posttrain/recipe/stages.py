@@ -173,6 +173,12 @@ class SFT(Stage):
         choices=("token_mean", "sum", "sequence_mean"),
         aliases=("reduce_loss",),
     )
+    z_loss: float | None = key(
+        None,
+        "c of the z-loss c * lse^2 per trained token, lse the logarithm of the softmax's"
+        " denominator, e.g. 1e-4; default: the model's own, which nearly all have not.",
+        at_least=0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from posttrain.errors import RunError
+
 ASIDE = ".saving"  # beside the checkpoints; what it holds is never read
 STATE = "trainer_state.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -82,6 +84,43 @@ def missing(checkpoint: Path) -> str | None:
     if not any(checkpoint.glob("rng_state*.pth")):
         lacking.append("rng_state.pth")
     return f"{lacking[0]} is missing" if lacking else None
+
+
+def check_shares(checkpoint: Path, way: str, world: int) -> None:
+    """Refuse a checkpoint whose parts this run would read wrongly, or not at all.
+
+    Args:
+        way: how this run shares the training among its processes, as `written` calls it.
+        world: how many processes it has.
+
+    Raises:
+        RunError: saying what wrote the checkpoint, and how to go on.
+    """
+    wrote, shares = written(checkpoint)
+    if wrote == way and shares in (None, world):
+        return
+    told = f" by {shares} processes" if shares else ""
+    again = f"{wrote}{f' and {shares} processes' if shares else ''}"
+    instead = "start a new run from its weights"
+    if shares:
+        instead += f" ({checkpoint / 'zero_to_fp32.py'} writes them to a file)"
+    raise RunError(
+        f"{checkpoint} was written under {wrote}{told}, and this run is under {way} with {world} "
+        f"process(es), which cannot read its optimizer's state; go on under {again}, or {instead}"
+    )
+
+
+def written(checkpoint: Path) -> tuple[str, int | None]:
+    """How the writers of a checkpoint shared the training, and among how many processes.
+
+    `None` where the number does not matter: plain checkpoints (one process, DDP) are whole, and
+    FSDP's are put together anew when they are read.
+    """
+    if (checkpoint / "latest").is_file():
+        sharded = checkpoint / (checkpoint / "latest").read_text(encoding="utf-8").strip()
+        apart = any(sharded.glob("*zero_pp_rank_*model_states.pt"))
+        return "ZeRO-3" if apart else "ZeRO-1 or 2", len(list(sharded.glob("*optim_states.pt")))
+    return "FSDP" if any(checkpoint.glob("pytorch_model_fsdp*")) else "plain DDP", None
 
 
 def missing_shards(checkpoint: Path) -> list[str]:

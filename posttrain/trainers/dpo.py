@@ -26,7 +26,7 @@ from posttrain.losses.base import (
 )
 from posttrain.packing import forward_inputs
 from posttrain.trainers.base import Batch, PostTrainer, PostTrainingArguments
-from posttrain.trainers.reference import ReferenceLogps, tables_of
+from posttrain.trainers.reference import ReferenceLogps, check_reference_words, tables_of
 
 
 @dataclass
@@ -64,7 +64,7 @@ class DPOTrainer(PostTrainer):
         others: see `PostTrainer`.
 
     Raises:
-        ModelError: a `ref_model` for a loss without a reference.
+        ModelError: a `ref_model` for a loss without a reference, or with other tokens.
     """
 
     args: DPOConfig
@@ -90,6 +90,10 @@ class DPOTrainer(PostTrainer):
                 f"ref_model: the loss {self.args.loss!r} compares with no reference; leave it out"
             )
         self.ref_model = None if ref_model is model and isinstance(model, nn.Module) else ref_model
+        if isinstance(self.ref_model, str):
+            check_reference_words(
+                self.processing_class, self.ref_model, **self.args.ref_model_init_kwargs or {}
+            )
         self.own_reference = self.ref_model is None
         self.reference: torch.Tensor | None = None
         # the rows are kept beside their table: an id is only theirs while they live

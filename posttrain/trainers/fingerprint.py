@@ -101,7 +101,7 @@ def mixed(tensor: torch.Tensor) -> int:
     bits = tensor.contiguous().view(-1).view(INTEGERS[tensor.element_size()])
     total = torch.zeros((), dtype=torch.int64, device=bits.device)
     for start in range(0, len(bits), PIECE):
-        value = bits[start : start + PIECE].to(torch.int64)
+        value = bits[start : start + PIECE].to(torch.int64, copy=True)  # it is written into
         value += torch.arange(start, start + len(value), device=bits.device).add_(1).mul_(STEP)
         value = (value ^ (value >> 30)).mul_(FIRST)
         value = (value ^ (value >> 27)).mul_(SECOND)

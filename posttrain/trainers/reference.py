@@ -25,15 +25,16 @@ from accelerate.utils import broadcast
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from posttrain.attention import set_attention
-from posttrain.errors import RunError
+from posttrain.errors import ModelError, RunError
 from posttrain.losses.base import segment_sum, within_shared
-from posttrain.models import load_model, resize_to
+from posttrain.models import load_model, load_tokenizer, resize_to
 from posttrain.packing import Collator, Rows, row_lengths, split_by_tokens
 from posttrain.packing.batches import check_budget
 from posttrain.store import Writer, cached, key_of
+from posttrain.tokens import check_same_words
 from posttrain.trainers.fingerprint import rows_hash, weights_hash
 from posttrain.trainers.saving import undrawn
 
@@ -107,6 +108,22 @@ def evaluation_sets(value: Any) -> dict[str, Any]:
 
 
 # --- the model ------------------------------------------------------------------------------------
+
+
+def check_reference_words(words: PreTrainedTokenizerBase, path: str, **options: Any) -> None:
+    """Refuse a reference whose tokenizer calls other texts by the same ids.
+
+    A folder without a tokenizer passes: nothing in it says what its ids mean.
+
+    Raises:
+        ModelError: naming the reference and a token that differs.
+    """
+    if Path(path).is_dir() and not any(Path(path).glob("tokenizer*")):
+        return
+    try:
+        check_same_words(words, load_tokenizer(path, **options))
+    except ModelError as error:
+        raise ModelError(f"reference {path!r}: {error}") from error
 
 
 @contextmanager

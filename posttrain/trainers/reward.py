@@ -12,6 +12,7 @@ from torch import nn
 
 from posttrain.errors import DataError
 from posttrain.formats import Row
+from posttrain.head.precision import wide
 from posttrain.losses import reward_loss
 from posttrain.losses.bradley_terry import BradleyTerry
 from posttrain.models import make_scalar, name_scalar_head
@@ -125,7 +126,7 @@ class RewardTrainer(PostTrainer):
 
     def scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """`[B, 2]` scores of chosen and rejected, read at each answer's last token."""
-        values = model(**forward_inputs(batch), use_cache=False).logits[0, :, 0].float()
+        values = wide(model(**forward_inputs(batch), use_cache=False).logits[0, :, 0])
         if not len(batch["index"]):
             return (values.sum() * 0).expand(0, 2)
         return values[batch["last"]].view(-1, 2)

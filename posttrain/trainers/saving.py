@@ -16,7 +16,14 @@ from transformers import Trainer
 
 from posttrain.errors import RunError
 from posttrain.models import note_quantisation
-from posttrain.trainers.checkpoints import ASIDE, STATE, fault, found, last_checkpoint
+from posttrain.trainers.checkpoints import (
+    ASIDE,
+    STATE,
+    check_shares,
+    fault,
+    found,
+    last_checkpoint,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +48,20 @@ class SavingTrainer(Trainer):
         """As the base's; `True` goes on from the newest whole checkpoint.
 
         Raises:
-            RunError: the checkpoint is not whole, or there is none.
+            RunError: the checkpoint is not whole, there is none, or it is one of other processes.
         """
-        return super().train(self.whole_checkpoint(resume_from_checkpoint), *args, **kwargs)
+        checkpoint = self.whole_checkpoint(resume_from_checkpoint)
+        if checkpoint:
+            check_shares(Path(checkpoint), self.way(), self.accelerator.num_processes)
+        return super().train(checkpoint, *args, **kwargs)
+
+    def way(self) -> str:
+        """How the training is shared among the processes, as checkpoints are told apart by it."""
+        if self.is_deepspeed_enabled:
+            settings = self.accelerator.state.deepspeed_plugin.deepspeed_config
+            stage = settings.get("zero_optimization", {}).get("stage")
+            return "ZeRO-3" if stage == 3 else "ZeRO-1 or 2"
+        return "FSDP" if self.is_fsdp_enabled else "plain DDP"
 
     def whole_checkpoint(self, wanted: str | bool | None) -> str | None:
         """The checkpoint to go on from: a given one, or for `True` the newest whole one."""

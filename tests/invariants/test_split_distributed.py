@@ -1,7 +1,11 @@
 """One loss, whatever the split: the gradients of one process, on two, in every way to have two.
 
 Plain SGD moves the weights by the gradient itself, so equal weights are equal gradients. The second
-step is over the same rows: only then have both halves of a fresh adapter a gradient.
+step is over the same rows: only then have both halves of a fresh adapter a gradient. It is so large
+that what is left of the first weights, and so their rounding, does not count.
+
+Float64 shows that the ways are one formula; there a model is needed that computes nothing in
+float32 by itself, as Llama's norms do. DeepSpeed has no float64: with ZeRO it is float32.
 """
 
 from __future__ import annotations
@@ -42,7 +46,6 @@ LOSSES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 MODELS = {"full": None, "lora": {"r": 4, "alpha": 8}}
 COMMON = {
     "num_train_epochs": 2,
-    "learning_rate": 0.05,
     "optim": "sgd",
     "max_grad_norm": 0.0,
     "max_length": 160,
@@ -58,11 +61,12 @@ BUDGET = {
     "max_tokens_per_device": 320,
 }
 SPLITS: dict[str, dict[str, Any]] = {
-    "ddp_2x4": {"way": "ddp", "split": ROWS_2X4},
-    "ddp_4x2": {"way": "ddp", "split": ROWS_4X2},
-    "ddp_8x1": {"way": "ddp", "split": ROWS_8X1},
+    "ddp_2x4": {"way": "ddp", "split": ROWS_2X4, "exact": True},
+    "ddp_4x2": {"way": "ddp", "split": ROWS_4X2, "exact": True},
+    "ddp_8x1": {"way": "ddp", "split": ROWS_8X1, "exact": True},
+    "ddp_budget": {"way": "ddp", "split": BUDGET, "exact": True},
+    "fsdp2": {"way": "fsdp2", "split": PACKED, "exact": True},
     "ddp_packed": {"way": "ddp", "split": PACKED},
-    "ddp_budget": {"way": "ddp", "split": BUDGET},
     "zero2_2x4": {"way": "zero2", "split": ROWS_2X4},
     "zero2_packed": {"way": "zero2", "split": PACKED},
     "zero3_2x4": {"way": "zero3", "split": ROWS_2X4},
@@ -70,7 +74,6 @@ SPLITS: dict[str, dict[str, Any]] = {
     "zero1": {"way": "zero1", "split": PACKED},
     "zero2_offload": {"way": "zero2_offload", "split": PACKED},
     "zero3_offload": {"way": "zero3_offload", "split": PACKED},
-    "fsdp2": {"way": "fsdp2", "split": PACKED},
 }
 CASES = [
     (loss, model, split)
@@ -79,20 +82,26 @@ CASES = [
     for split in SPLITS
     if loss != "sft_sequence_mean" or split == "ddp_packed"
 ]
-ALONE = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+WHOLE = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+ALONE: dict[str, dict[str, Any]] = {  # one process with all rows at once; `start` takes no step
+    "start": {"way": "single", "split": WHOLE, "rates": [0.0, 0.0]},
+    "alone": {"way": "single", "split": WHOLE},
+}
+ALONE |= {f"{name}_exact": {**how, "exact": True} for name, how in ALONE.items()}
+RATES = [0.05, 500.0]
+GAP = {True: 1e-9, False: 1e-5}  # exact, or float32
 
 
 def run(loss: str, model: str, split: str, path: str, folder: Path) -> dict[str, Any]:
-    """Two steps over all rows; `start` takes none, `alone` is one process with all rows at once."""
+    """Two steps over all rows."""
     kind, rows, more = LOSSES[loss]
-    how = SPLITS.get(split, {"way": "single", "split": ALONE})
-    config = {**COMMON, **more, **how["split"]}
-    if split == "start":
-        config["learning_rate"] = 0.0
+    how = (SPLITS | ALONE)[split]
     out = str(folder / loss / model / split)
     return {"way": how["way"], "kind": kind, "model": path, "rows": rows, "out": out} | {
-        "config": config,
+        "config": {**COMMON, **more, **how["split"]},
         "adapter": MODELS[model],
+        "rates": how.get("rates", RATES),
+        "exact": how.get("exact", False),
     }
 
 
@@ -104,9 +113,11 @@ def trained(
 ) -> Path:
     """The folder with everything trained, at `<loss>/<model>/<split>`."""
     folder = tmp_path_factory.mktemp("splits")
-    alone = [(loss, model, s) for loss in LOSSES for model in MODELS for s in ("start", "alone")]
+    paths = {True: checkpoint("starcoder2"), False: checkpoint()}
+    alone = [(loss, model, s) for loss in LOSSES for model in MODELS for s in ALONE]
     many = sorted(CASES, key=lambda case: list(SPLITS).index(case[2]))
-    train_all([run(*case, checkpoint(), folder) for case in (*alone, *many)], folder)
+    exact = {name: how.get("exact", False) for name, how in (SPLITS | ALONE).items()}
+    train_all([run(*case, paths[exact[case[2]]], folder) for case in (*alone, *many)], folder)
     return folder
 
 
@@ -119,18 +130,19 @@ def weights(out: Path, model: str) -> dict[str, torch.Tensor]:
 def test_gradients_and_losses_are_those_of_one_process(
     trained: Path, log_of: Any, loss: str, model: str, split: str
 ) -> None:
-    folder = trained / loss / model
+    folder, exact = trained / loss / model, SPLITS[split].get("exact", False)
+    first, whole = (name + "_exact" * exact for name in ("start", "alone"))
     alone, many = (
-        [(row["loss"], row["grad_norm"]) for row in log_of(folder / s)] for s in ("alone", split)
+        [(row["loss"], row["grad_norm"]) for row in log_of(folder / s)] for s in (whole, split)
     )
     assert len(set(alone)) == 2
     for expected, found in zip(alone, many, strict=True):
-        assert found == pytest.approx(expected, rel=2e-5)
-    start, one, two = (weights(folder / s, model) for s in ("start", "alone", split))
+        assert found == pytest.approx(expected, rel=GAP[exact])
+    start, one, two = (weights(folder / s, model) for s in (first, whole, split))
     assert start.keys() == one.keys() == two.keys()
     moved = {name: float((one[name] - start[name]).norm()) for name in one}
     largest = max(moved.values())
     assert largest > 1e-3
     for name, distance in moved.items():
         gap = float((two[name] - one[name]).norm())
-        assert gap < 1e-4 * max(distance, 1e-2 * largest), name
+        assert gap < GAP[exact] * max(distance, 1e-2 * largest), name

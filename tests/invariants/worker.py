@@ -1,6 +1,7 @@
 """Trains what a job file says, on however many processes this was launched with.
 
-The job file: {"runs": [{"way", "kind", "model", "rows", "out", "config", "adapter"}, ...]}.
+The job file: {"runs": [{"way", "kind", "model", "rows", "out", "config"}, ...]}; a run may also
+have an "adapter", "rates" (the learning rate of each step) and "exact" (train in float64).
 Rank 0 writes `<out>/log.json`, what was logged at each step; the model stands in `<out>/model`.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
+from transformers import TrainerCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain import (
@@ -28,7 +30,8 @@ from posttrain import (
     SFTConfig,
     SFTTrainer,
 )
-from posttrain.models import Adapter
+from posttrain.models import Adapter, load_model
+from posttrain.trainers import reference
 
 KINDS = {
     "sft": (SFTTrainer, SFTConfig),
@@ -54,7 +57,7 @@ def zero(stage: int, **more: Any) -> dict[str, Any]:
     return {"deepspeed": settings}
 
 
-FSDP = {"version": 2, "transformer_layer_cls_to_wrap": "LlamaDecoderLayer"}
+FSDP = {"version": 2, "transformer_layer_cls_to_wrap": "Starcoder2DecoderLayer"}
 ENGINES = {"single": "NO", "ddp": "MULTI_CPU", "fsdp2": "FSDP"}  # what accelerate calls them
 WAYS: dict[str, dict[str, Any]] = {
     "single": {},
@@ -73,6 +76,26 @@ def shortness(completions: list[Any], **_: Any) -> list[float]:
     return [1 / (1 + len(completion[0]["content"])) for completion in completions]
 
 
+class Rates(TrainerCallback):
+    """Gives each step a learning rate of its own."""
+
+    def __init__(self, rates: list[float]) -> None:
+        self.rates = rates
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        for group in given["optimizer"].param_groups:
+            group["lr"] = self.rates[state.global_step]
+
+
+def in_float64(path: str, head: str) -> Any:
+    """A model in float64; what is made from now on is too, the sums of what is logged included."""
+    torch.manual_seed(1)  # of a fresh head
+    model = load_model(path, head=head).double()
+    torch.set_default_dtype(torch.float64)
+    reference.COLUMNS["logps"] = "float64"
+    return model
+
+
 def train(run: dict[str, Any]) -> None:
     trainer_class, config_class = KINDS[run["kind"]]
     out = Path(run["out"])
@@ -81,17 +104,19 @@ def train(run: dict[str, Any]) -> None:
         logging_steps=1,
         report_to=[],
         disable_tqdm=True,
-        save_strategy="no",
         lr_scheduler_type="constant",
         **json.loads(json.dumps(WAYS[run["way"]])),  # they are written into
-        **run["config"],
+        **{"save_strategy": "no", **run["config"]},
     )
     if run["way"] == "fsdp2":  # accelerate has FSDP on devices alone, though torch shards on CPUs
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     options: dict[str, Any] = {"reward_funcs": shortness} if run["kind"] == "rlvr" else {}
     if run.get("adapter"):
         options["peft_config"] = Adapter(**run["adapter"])
-    trainer = trainer_class(model=run["model"], args=args, train_dataset=run["rows"], **options)
+    if "rates" in run:
+        options["callbacks"] = [Rates(run["rates"])]
+    model = in_float64(run["model"], trainer_class.head) if run.get("exact") else run["model"]
+    trainer = trainer_class(model=model, args=args, train_dataset=run["rows"], **options)
     engine = trainer.accelerator.distributed_type
     assert engine == ENGINES.get(run["way"], "DEEPSPEED"), (run["way"], engine)
     trainer.train()
@@ -106,6 +131,8 @@ def train(run: dict[str, Any]) -> None:
 
 def forget() -> None:
     """Let the next run begin as the first one did."""
+    torch.set_default_dtype(torch.float32)
+    reference.COLUMNS["logps"] = "float32"
     gc.collect()
     unset_hf_deepspeed_config()
     AcceleratorState._reset_state()

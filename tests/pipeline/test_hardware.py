@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from posttrain.pipeline.hardware import batch_line
+from posttrain.errors import RecipeError
+from posttrain.pipeline.hardware import batch_line, need_compiler
 from posttrain.recipe import DPO, RLVR, SFT, Source, Stage
 
 ROWS = (Source(path="rows.jsonl"),)
@@ -58,3 +61,18 @@ ROWS = (Source(path="rows.jsonl"),)
 )
 def test_the_batch_line(stage: Stage, world: int, line: str) -> None:
     assert batch_line(stage, world) == line
+
+
+def test_an_optimizer_on_the_cpu_needs_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offload = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+    monkeypatch.setenv("PATH", str(tmp_path))  # nothing is installed there
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(RecipeError, match=r"offload_optimizer: .*zero_force_ds_cpu_optimizer"):
+        need_compiler(offload)
+    need_compiler({**offload, "zero_force_ds_cpu_optimizer": False})
+    need_compiler({"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}})
+    (tmp_path / "c++").write_text("#!/bin/sh\n", encoding="utf-8")
+    (tmp_path / "c++").chmod(0o755)
+    need_compiler(offload)

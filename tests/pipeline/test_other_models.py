@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from posttrain import DPOConfig, DPOTrainer, run
-from posttrain.errors import RecipeError, RunError
+from posttrain.errors import ModelError, RecipeError, RunError
 from posttrain.pipeline import check, read_recipe
 from posttrain.scratch import new_model, new_tokenizer
 from posttrain.trainers.reference import FILE
@@ -114,9 +114,39 @@ def test_a_reference_that_cannot_be_one_is_refused(
     assert at + "model folder './no'" in faults(ref_model_name_or_path="./no")
     found = faults(ref_model_name_or_path="base", loss="simpo")
     assert at + "the loss 'simpo' compares with no reference; remove it" in found
-    words = new_tokenizer(["zebra yak " * 9] * 9, 300, "tulu")
-    new_model({"model_type": "llama", **SHAPE}, words, tmp_path / "others", seed=1)
+    other_words(tmp_path / "others")
     assert "its tokenizer is another one" in faults(ref_model_name_or_path="others")
+
+
+def other_words(folder: Path) -> str:
+    """The path of a model with a tokenizer of its own."""
+    words = new_tokenizer(["zebra yak " * 9] * 9, 300, "tulu")
+    new_model({"model_type": "llama", **SHAPE}, words, folder, seed=1)
+    return str(folder)
+
+
+def test_a_reference_with_other_words_is_refused_where_the_run_makes_the_tokenizer(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    other_words(tmp_path / "others")
+    text = {"datasets": [{"path": "generated:tiny_text", "num_samples": 50}], **SHORT}
+    pretrain = {"pretrain": {"model": {"model_type": "llama", **SHAPE}, **text}}
+    path = write(pretrain, dpo(ref_model_name_or_path="others"))
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del recipe["model_name_or_path"]
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"stages\[1\]\.dpo\.ref_model.*its tokenizer is another"):
+        run(path)
+    assert not (tmp_path / "runs/r/1-pretrain/model").exists()  # nothing was trained
+
+
+def test_a_reference_with_other_words_is_refused_by_the_trainer(
+    checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    other = other_words(tmp_path / "others")
+    args = DPOConfig(output_dir=str(tmp_path), report_to=[])
+    with pytest.raises(ModelError, match=r"reference .*others': its tokenizer is another one"):
+        DPOTrainer(checkpoint(), other, args, train_dataset=[dict(row) for row in PAIRS])
 
 
 # --- reward models --------------------------------------------------------------------------------

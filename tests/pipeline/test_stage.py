@@ -12,9 +12,11 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from posttrain import run
 from posttrain.errors import RunError
+from posttrain.pipeline.data import stage_rows
 from posttrain.trainers import reference
 
 SHORT = {"max_steps": 1, "batch_size": 8, "max_length": 128}
@@ -67,6 +69,24 @@ def test_a_mixture_of_losses_is_the_weighted_sum(
     expected = 0.75 * losses["ipo"] + 0.5 * losses["nll"]
     assert losses["mixture"] == pytest.approx(expected, rel=1e-5)
     assert losses["nll"] > 0.1
+
+
+def test_the_z_loss_of_a_recipe_is_in_the_loss(
+    checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    rows, losses = write(tmp_path, "chats.jsonl", CHATS), {}
+    for name, keys in (("without", {}), ("with", {"z_loss": 0.5})):
+        folder = ran(tmp_path, checkpoint(), {"sft": {"datasets": [rows], **keys}}, name)
+        [losses[name]] = [entry["loss"] for entry in logged(folder)]
+    model = AutoModelForCausalLM.from_pretrained(checkpoint(), dtype=torch.float32)
+    squares = []
+    for row in stage_rows(folder / "1-sft" / "data"):
+        with torch.no_grad():
+            lse = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1].logsumexp(-1)
+        squares.append(lse[torch.tensor(row["labels"][1:]) != -100].square())
+    expected = losses["without"] + 0.5 * float(torch.cat(squares).mean())
+    assert expected > losses["without"] + 1
+    assert losses["with"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(

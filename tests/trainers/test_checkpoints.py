@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from posttrain.trainers.checkpoints import fault, found, last_checkpoint
+from posttrain.errors import RunError
+from posttrain.trainers.checkpoints import check_shares, fault, found, last_checkpoint
 
 
 @pytest.fixture
@@ -60,6 +61,28 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "DeepSpeed's is missing": (put("latest", "global_step4"), "global_step4/*model_states.pt"),
 }
+
+
+def test_a_checkpoint_of_other_processes_is_told_from_one_that_can_be_read(whole: Path) -> None:
+    for world in (1, 2, 8):
+        check_shares(whole, "plain DDP", world)
+    with pytest.raises(RunError, match="under plain DDP, and this run is under ZeRO-3 with 2 proc"):
+        check_shares(whole, "ZeRO-3", 2)
+    (whole / "pytorch_model_fsdp_0").mkdir()
+    check_shares(whole, "FSDP", 4)
+    with pytest.raises(RunError, match="written under FSDP, and this run is under plain DDP"):
+        check_shares(whole, "plain DDP", 1)
+    shares = put("latest", "global_step4"), whole / "global_step4"
+    shares[0](whole)
+    shares[1].mkdir()
+    for rank in range(2):
+        (shares[1] / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
+    (shares[1] / "mp_rank_00_model_states.pt").touch()
+    check_shares(whole, "ZeRO-1 or 2", 2)
+    with pytest.raises(RunError, match=r"by 2 proc.* with 1 .*go on under ZeRO-1 or 2 and 2 "):
+        check_shares(whole, "ZeRO-1 or 2", 1)
+    (shares[1] / "zero_pp_rank_0_mp_rank_00_model_states.pt").touch()
+    check_shares(whole, "ZeRO-3", 2)
 
 
 @pytest.mark.parametrize("name", SPOILT)

@@ -44,10 +44,16 @@ def test_rows_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows_hash(rows) == rows_hash(Dataset.from_list(rows))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.uint8])
+WIDE = [torch.float64, torch.int64]  # as wide as the numbers that they are mixed in
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.uint8, *WIDE]
+)
 def test_every_bit_and_its_place_count(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.arange(100).to(dtype)
     known = mixed(values)
+    assert torch.equal(values, torch.arange(100).to(dtype))  # it is only read
     swapped = values.clone()
     swapped[[3, 90]] = swapped[[90, 3]]
     assert mixed(swapped) != known
