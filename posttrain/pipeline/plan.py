@@ -121,7 +121,8 @@ def with_paths(stage: Any, paths: dict[str, str]) -> Stage:
         return replace(stage, ref_model_name_or_path=paths[stage.ref_model_name_or_path])
     if stage.kind == "rlvr" and paths:
         functions = tuple(paths.get(name, name) for name in stage.reward_funcs)
-        return replace(stage, reward_funcs=functions)
+        value = paths.get(stage.value_model or "", stage.value_model)
+        return replace(stage, reward_funcs=functions, value_model=value)
     return cast(Stage, stage)
 
 

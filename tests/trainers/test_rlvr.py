@@ -26,6 +26,7 @@ def config(out: Path, **more: Any) -> RLVRConfig:
         "gradient_accumulation_steps": 2,
         "num_generations": 4,
         "max_completion_length": 6,
+        "loss_reduction": "token_mean",
         "max_steps": 1,
         "optim": "sgd",
         "learning_rate": 0.01,
