@@ -12,7 +12,7 @@ from posttrain.advantages.leave_one_out import LeaveOneOut
 from posttrain.advantages.macro_gae import MacroGAE
 from posttrain.advantages.reinforce_plus_plus import ReinforcePlusPlus
 from posttrain.advantages.reinforce_plus_plus_baseline import ReinforcePlusPlusBaseline
-from posttrain.errors import RecipeError, build
+from posttrain.errors import build
 
 ADVANTAGES: dict[str, type[GroupMethod] | type[TokenMethod]] = {
     "group": GroupAdvantage,
