@@ -50,6 +50,7 @@ def trainer_of(checkpoint: Callable[..., str], out: Path, **more: Any) -> RLVRTr
     )
 
 
+@torch.no_grad()
 def test_values_stand_before_each_token(checkpoint: Callable[..., str]) -> None:
     torch.manual_seed(0)
     critic = load_value_model("policy", checkpoint()).eval()
