@@ -23,6 +23,7 @@ COSMETIC = (
     "logging_steps", "save_steps", "save_total_limit", "gradient_checkpointing",
     "per_device_train_batch_size", "gradient_accumulation_steps", "max_tokens_per_device",
     "eval_steps", "max_skipped_steps", "torch_compile", "reward_workers", "max_wrong_gold",
+    "save_rollouts",
 )  # fmt: skip
 SHARED = ("model_name_or_path", "model_revision", "chat_template", "seed", "dtype", "decontaminate")
 READ_IN_FULL = 64 * 2**20  # bytes; what is larger in a folder is known by its size and time

@@ -310,6 +310,15 @@ class RLVR(Stage):
         "Replaces the score of a completion that was cut off before its EOS.",
         aliases=("non_stop_penalty_value",),
     )
+    resample_rounds: int = key(
+        0,
+        "Draw other prompts in the place of groups whose rewards are all equal, at most so many"
+        " times per rollout (DAPO's dynamic sampling); 0 is off.",
+        at_least=0,
+    )
+    save_rollouts: bool = key(
+        True, "Write every completion with its reward to `rollouts/` in the stage's folder."
+    )
     reward_workers: int = key(
         2, "Processes that verify while other completions are still written; 0: none.", at_least=0
     )

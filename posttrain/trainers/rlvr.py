@@ -25,6 +25,7 @@ from posttrain.losses.base import TokenLogps, segment_sum, token_weights
 from posttrain.models import Adapter
 from posttrain.packing import GlobalBatches, Rows, check_budget, row_lengths
 from posttrain.packing.layout import Table
+from posttrain.trainers.alarms import Alarms
 from posttrain.trainers.base import Batch
 from posttrain.trainers.policies import FrozenReference
 from posttrain.trainers.reward import without_dropout
@@ -32,6 +33,7 @@ from posttrain.trainers.rewards import RewardFunction, Rewards
 from posttrain.trainers.rlvr_config import Methods, RLVRConfig
 from posttrain.trainers.rolling import Rolling
 from posttrain.trainers.rollouts import Rollout
+from posttrain.trainers.seen import ROLLED, per_verifier, timed
 from posttrain.trainers.value import load_value_model
 from posttrain.trainers.verifying import check_gold_answers
 from posttrain.verifiers.workers.pool import Pool
@@ -78,20 +80,13 @@ class RLVRTrainer(Rolling):
     row_kind = "problem"
     config_class = RLVRConfig
     metric_names: tuple[str, ...] = (
-        "reward",
-        "pass_rate",
-        "completion_length",
-        "truncated",
-        "useful_groups",
+        *ROLLED,
         "kl",
         "clip_share",
-        "kl_completion",
-        "kl_beta",
         "value_loss",
         "value_grad_norm",
-        "verifier/timeout",
-        "verifier/crash",
     )
+    extreme_names = ("ratio_max", "ratio_min")
     source_metric_names = ("loss", "reward", "pass_rate")
 
     def __init__(
@@ -110,9 +105,11 @@ class RLVRTrainer(Rolling):
         kwargs.setdefault("data_collator", lambda rows: [row for row in rows if row is not None])
         super().__init__(model, args, **kwargs)
         args, self.methods = self.args, Methods.of(self.args)
+        self.metric_names = (*self.metric_names, *per_verifier(self.train_dataset))
         # micro-batches of steps that are rolled out, not yet run
         self.windows: list[list[Batch]] = []
         self.rolled_out = 0
+        self.alarms = Alarms()
         self.pool = Pool(max(args.reward_workers, 1), args.reward_seconds)
         without_dropout(self.model)  # or the same tokens would have other log-probs
         self.reference = FrozenReference(self) if args.beta else None
@@ -170,6 +167,12 @@ class RLVRTrainer(Rolling):
         batches = self.windows.pop(0)
         items = self.count_items(batches, device)
         return batches if self.args.max_tokens_per_device is None else [batches], items  # type: ignore[list-item]
+
+    def training_step(
+        self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        with timed(self, "train", 1 / self.current_gradient_accumulation_steps):
+            return super().training_step(model, inputs, num_items_in_batch)
 
     def num_items(self, batch: Batch) -> torch.Tensor:
         return batch["items"]
@@ -249,6 +252,9 @@ class RLVRTrainer(Rolling):
         )
         clipped = self.methods.loss.clipped(logps, batch["advantages"])
         self.meter("clip_share", clipped.float().sum(), len(clipped))
+        gap = (policy - logps.old).detach()
+        self.extreme("ratio_max", gap.max().exp())
+        self.extreme("ratio_min", gap.min().exp())
         if logps.reference is not None:
             d = policy.detach() - logps.reference
             self.meter("kl", (torch.exp(-d) - 1 + d).sum(), len(d))
@@ -280,6 +286,12 @@ class RLVRTrainer(Rolling):
         )
         beta = self.args.beta if self.methods.kl_in_reward is None else 0.0
         return logps, self.methods.loss(logps, batch["advantages"][block], beta)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the base's, and what the curves look like."""
+        super().log(logs, start_time)
+        if self.accelerator.is_main_process:
+            self.alarms(self.state.log_history)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Not a loss: policies are evaluated on tasks (`posttrain.evals`)."""

@@ -40,6 +40,9 @@ class RLVRConfig(PostTrainingArguments):
         reward_weights: factor of each reward function in the sum of them; default: 1.
         reward_scale: the sum is multiplied by it: what a verifier's score of 1 is worth.
         missing_eos_reward: replaces the reward of a completion that was cut off.
+        resample_rounds: draws of other prompts in the place of groups of equal rewards, at most
+            (DAPO's dynamic sampling, see `trainers.refill`).
+        save_rollouts: write every rollout to `<output_dir>/rollouts/`, see `trainers.keeping`.
         reward_workers: processes in which verifiers run while others are still completed; 0: none.
         reward_seconds: what the verdict on a completion may take, in a worker.
         max_wrong_gold: largest share of rows whose gold answer a verifier may grade wrongly when
@@ -85,6 +88,10 @@ class RLVRConfig(PostTrainingArguments):
     missing_eos_reward: float | None = field(
         default=None, metadata={"help": "Reward of a cut-off completion."}
     )
+    resample_rounds: int = field(
+        default=0, metadata={"help": "Draws that replace groups of equal rewards."}
+    )
+    save_rollouts: bool = field(default=True, metadata={"help": "Write rollouts as parquet."})
     reward_workers: int = field(default=2, metadata={"help": "Processes that verify."})
     reward_seconds: float = field(default=30.0, metadata={"help": "Seconds per verdict."})
     max_wrong_gold: float | None = field(
@@ -164,6 +171,11 @@ class Methods:
         policy, credit = policy_loss(loss), advantage(as_spec(settings.advantage))
         if settings.loss_reduction is not None:
             chosen("loss_reduction", settings.loss_reduction, REDUCTIONS)
+        if settings.resample_rounds and (credit.per_token or settings.num_generations == 1):
+            raise RecipeError(
+                f"resample_rounds: got {settings.resample_rounds}, but it replaces groups of equal "
+                "rewards: it needs an advantage of groups and num_generations above 1; set it to 0"
+            )
         in_reward = settings.kl_in == "reward" and settings.beta > 0
         if settings.value_model is not None and not credit.needs_values:
             raise RecipeError(

@@ -13,10 +13,13 @@ from posttrain.losses.base import num_items
 from posttrain.models import whole
 from posttrain.trainers.base import Batch
 from posttrain.trainers.credit import credit_groups, credit_tokens, kl_per_completion
+from posttrain.trainers.keeping import keep
 from posttrain.trainers.policies import FrozenReference
+from posttrain.trainers.refill import Draw, refill
 from posttrain.trainers.rewards import Rewards
 from posttrain.trainers.rlvr_config import Methods, RLVRConfig
-from posttrain.trainers.rollouts import Rollout, by_count, by_tokens, meter_rollouts, pack_answers
+from posttrain.trainers.rollouts import Rollout, by_count, by_tokens, pack_answers
+from posttrain.trainers.seen import meter_credit, meter_draw, timed
 from posttrain.trainers.value import Valued
 from posttrain.trainers.verifying import Verification
 from posttrain.verifiers.workers.pool import Pool
@@ -48,21 +51,15 @@ class Rolling(Valued):
         """Complete the prompts of several steps at once -> per step its micro-batches."""
         rows = [row for step in steps for row in step]
         completions, scores = self.scored(rows)
-        rewards = self.totals(scores, completions)
+        draw = Draw(rows, completions, scores, self.totals(scores, completions))
+        meter_draw(self, draw)  # as drawn: what replaces groups is chosen by its reward
+        if self.args.resample_rounds:
+            draw = refill(self, draw)
+        rewards = draw.rewards
         known = None if self.methods.late else self.methods.advantage(rewards, self.over_all)
-        names = {name: i for i, name in enumerate(self.sources)}
-        rollouts = [
-            Rollout(
-                row,
-                completions[i],
-                rewards[i],
-                None if known is None else known[i],
-                names.get(row.get("source") or "", 0),
-                i * self.args.num_generations,
-            )
-            for i, row in enumerate(rows)
-        ]
-        meter_rollouts(self, rollouts, scores)
+        rollouts = self.rollouts(draw, known)
+        if self.args.save_rollouts:
+            keep(self, rollouts)
         if self.on_rollout:
             self.on_rollout(rollouts)
         windows, start = [], 0
@@ -73,7 +70,27 @@ class Rolling(Valued):
         self.fill(batches)
         if known is None:
             self.credit(rewards, batches)
+        meter_credit(self, rollouts, batches)
         return windows
+
+    def rollouts(self, draw: Draw, known: torch.Tensor | None) -> list[Rollout]:
+        """The groups of a draw, numbered, with the `[P, G]` advantages that are known already."""
+        return [
+            Rollout(
+                row,
+                draw.completions[i],
+                draw.rewards[i],
+                None if known is None else known[i],
+                self.source_of(row),
+                i * self.args.num_generations,
+            )
+            for i, row in enumerate(draw.rows)
+        ]
+
+    def source_of(self, row: dict[str, Any]) -> int:
+        """The number of a problem's source."""
+        name = row.get("source") or ""
+        return self.sources.index(name) if name in self.sources else 0
 
     def scored(self, rows: list[dict[str, Any]]) -> tuple[list[list[Completion]], torch.Tensor]:
         """Completions of some prompts, and `[F, P, G]` what each reward function makes of them."""
@@ -82,15 +99,18 @@ class Rolling(Valued):
         verification = None
         if verifiers and rows and self.args.reward_workers:
             verification = Verification(self.pool, verifiers, rows, self.text)
-        completions = self.complete(prompts, numbers, verification or ignore)
+        with timed(self, "generate"):
+            completions = self.complete(prompts, numbers, verification or ignore)
         texts = [[self.text(c) for c in group] for group in completions]
-        known = verification.scores() if verification else {}
+        with timed(self, "verify"):  # what is left to wait for
+            known = verification.scores() if verification else {}
+            each = self.rewards.each
+            scores = each(rows, texts, completions, known, trainer_state=self.state)
         if verification:
             for name, count in verification.faults().items():
                 total = torch.tensor(float(count), device=self.args.device)
                 self.meter(f"verifier/{name}", total, sum(map(len, texts)) * len(verifiers))
-        each = self.rewards.each
-        return completions, each(rows, texts, completions, known, trainer_state=self.state)
+        return completions, scores
 
     def totals(self, scores: torch.Tensor, completions: list[list[Completion]]) -> torch.Tensor:
         """`[P, G]` rewards: weighted, scaled, and replaced where the EOS is missing."""

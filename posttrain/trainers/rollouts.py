@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from posttrain.generation.local import Completion
 from posttrain.packing import EMPTY, Group, pack, split_by_tokens
-
-if TYPE_CHECKING:
-    from posttrain.trainers.rolling import Rolling
 
 
 @dataclass(frozen=True)
@@ -96,39 +93,3 @@ def pack_answers(answers: Sequence[Answer]) -> dict[str, torch.Tensor]:
     if values or not groups:
         batch["advantages"] = torch.tensor(values or [0.0])[batch["segment"]]
     return batch
-
-
-def meter_rollouts(trainer: Rolling, rollouts: list[Rollout], scores: torch.Tensor) -> None:
-    """Rewards, lengths and the like of a rollout, whole and per source.
-
-    Args:
-        scores: `[F, P, G]` of each reward function, prompt and completion.
-    """
-    device = trainer.args.device
-    if not rollouts:
-        return
-    rewards = torch.stack([r.rewards for r in rollouts]).to(device)
-    for name, own in zip(trainer.rewards.names, scores, strict=False):
-        trainer.meter(f"rewards/{name}", own.sum().to(device), own.numel())
-    passed = (trainer.rewards.verdicts(scores) >= 1).all(0).float().to(device)
-    every = [c for r in rollouts for c in r.completions]
-    source = torch.tensor([r.source for r in rollouts], device=device)
-    per = torch.full((len(rollouts),), float(rewards.shape[1]), device=device)
-    trainer.meter("reward", rewards.sum(), rewards.numel())
-    trainer.meter("pass_rate", passed.sum(), passed.numel())
-    trainer.meter(
-        "completion_length",
-        torch.tensor(float(sum(len(c.ids) for c in every)), device=device),
-        len(every),
-    )
-    trainer.meter(
-        "truncated",
-        torch.tensor(float(sum(not c.finished for c in every)), device=device),
-        len(every),
-    )
-    known = [r.advantages for r in rollouts if r.advantages is not None]
-    if known:
-        useful = torch.stack(known).abs().sum(1).gt(0).float().to(device)
-        trainer.meter("useful_groups", useful.sum(), len(useful))
-    trainer.source_meter("reward", rewards.sum(1), per, source)
-    trainer.source_meter("pass_rate", passed.sum(1), per, source)
