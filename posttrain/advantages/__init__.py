@@ -12,7 +12,7 @@ from posttrain.advantages.leave_one_out import LeaveOneOut
 from posttrain.advantages.macro_gae import MacroGAE
 from posttrain.advantages.reinforce_plus_plus import ReinforcePlusPlus
 from posttrain.advantages.reinforce_plus_plus_baseline import ReinforcePlusPlusBaseline
-from posttrain.errors import RecipeError, build
+from posttrain.errors import build
 
 ADVANTAGES: dict[str, type[GroupMethod] | type[TokenMethod]] = {
     "group": GroupAdvantage,
@@ -30,20 +30,3 @@ def advantage(spec: Mapping[str, Any] | str) -> Any:
     `per_token` of the result says which, and so how it is called (see `advantages.base`).
     """
     return build("advantage", ADVANTAGES, spec)
-
-
-def group_advantage(spec: Mapping[str, Any] | str) -> GroupMethod:
-    """The same, for a trainer that credits whole completions.
-
-    Raises:
-        RecipeError: it credits tokens, which `RLVRTrainer` does not do yet.
-    """
-    made = advantage(spec)
-    if made.per_token:
-        name = spec if isinstance(spec, str) else spec.get("name")
-        known = ", ".join(name for name, kind in ADVANTAGES.items() if not kind.per_token)
-        raise RecipeError(
-            f"advantage {name!r} credits every token, which RLVRTrainer does not do yet; choose one"
-            f" of {known}"
-        )
-    return made

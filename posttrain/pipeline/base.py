@@ -82,7 +82,7 @@ def ensure_base(recipe: Recipe, run: RunFolder, smoke: bool, opener_of: OpenerOf
     if isinstance(first, Pretrain):
         settings = to_dict(first)["pretrain"]
         made += [settings[name] for name in ("model", "tokenizer", "datasets")]
-    rewarded = smoke and any(STAND_IN in getattr(s, "reward_funcs", ()) for s in recipe.stages)
+    rewarded = smoke and any(STAND_IN in named_models(stage) for stage in recipe.stages)
     made += [REWARD] if rewarded else []
     key = {"key": digest(json.dumps(made, sort_keys=True, default=str).encode())}
     if folder.exists():
@@ -227,7 +227,8 @@ def smoke_models(stage: Any, names: list[str], made: bool) -> Stage:
         functions = [models.get(name, name) for name in stage.reward_funcs]
         if any(not on_this_machine(s) for s in stage.datasets):  # the stand-ins name our verifiers
             functions = [OWN if is_verifier(name) else name for name in functions]
-        return replace(stage, reward_funcs=tuple(functions))
+        value = models.get(stage.value_model or "", stage.value_model)
+        return replace(stage, reward_funcs=tuple(functions), value_model=value)
     return cast(Stage, stage)
 
 

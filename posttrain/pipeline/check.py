@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from posttrain.advantages import group_advantage
+from posttrain.advantages import advantage
 from posttrain.decontamination import read_settings
 from posttrain.errors import Fault, ModelError, PosttrainError, RecipeError, VerifierError
 from posttrain.evals.tasks import SUITES, get_suite, get_task
@@ -26,7 +26,9 @@ from posttrain.sources.files import exists, is_local
 from posttrain.tokens import check_tokenizer, load_template
 from posttrain.trainers.reference import check_reference_words
 from posttrain.trainers.rewards import OWN
+from posttrain.trainers.rlvr_config import Methods
 from posttrain.trainers.scorer import is_reward_model
+from posttrain.trainers.value import POLICY, RANDOM
 from posttrain.verifiers import UNVERIFIED, VERIFIERS, get_verifier
 
 Attempt = Callable[[str, Callable[[], Any]], None]
@@ -96,7 +98,8 @@ def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
         attempt(f"{path}.loss", lambda: reward_loss(stage.loss))  # type: ignore[attr-defined]
     if stage.kind == "rlvr":
         attempt(f"{path}.loss", lambda: policy_loss(stage.loss))  # type: ignore[attr-defined]
-        attempt(f"{path}.advantage", lambda: group_advantage(stage.advantage))  # type: ignore[attr-defined]
+        attempt(f"{path}.advantage", lambda: advantage(stage.advantage))  # type: ignore[attr-defined]
+        attempt(path, partial(check_methods, stage))
         for ours in stage.remap_verifier.values():  # type: ignore[attr-defined]
             attempt(f"{path}.remap_verifier", partial(get_verifier, ours))
     for j, source in enumerate(stage.datasets):
@@ -116,8 +119,11 @@ def named_models(stage: Any) -> tuple[str, ...]:
     """Models that a stage names beside the one it starts from: stages, folders, hub ids."""
     if stage.kind == "dpo":
         return (stage.ref_model_name_or_path,) if stage.ref_model_name_or_path else ()
-    functions = stage.reward_funcs if stage.kind == "rlvr" else ()
-    return tuple(name for name in functions if not is_verifier(name))
+    if stage.kind != "rlvr":
+        return ()
+    functions = tuple(name for name in stage.reward_funcs if not is_verifier(name))
+    own = stage.value_model
+    return functions if own in (None, POLICY, RANDOM, *functions) else (*functions, own)
 
 
 def is_verifier(name: str) -> bool:
@@ -142,7 +148,9 @@ def check_named(recipe: Recipe, i: int, attempt: Attempt, smoke: bool) -> None:
     at, earlier = f"stages[{i}].{stage.kind}", [stage_name(s) for s in recipe.stages[:i]]
     for name in named_models(stage):
         reward = stage.kind == "rlvr"
-        path = f"{at}.{'reward_funcs' if reward else 'ref_model_name_or_path'}"
+        key = "reward_funcs" if reward else "ref_model_name_or_path"
+        valued = reward and name not in stage.reward_funcs
+        path = f"{at}.{'value_model' if valued else key}"
         if name not in ("base", *earlier) and not smoke:
             attempt(path, partial(check_other, recipe, name, reward, earlier))
     if stage.kind == "dpo" and stage.ref_model_name_or_path:
@@ -189,6 +197,16 @@ def check_references(recipe: Recipe, words: Any) -> None:
                 faults.append(Fault(f"stages[{i}].dpo.ref_model_name_or_path", str(error)))
     if faults:
         raise RecipeError(faults, recipe.name)
+
+
+def check_methods(stage: Any) -> None:
+    """Settings of RL that contradict each other; a method that is nothing is told of elsewhere."""
+    try:
+        policy_loss(stage.loss)
+        advantage(stage.advantage)
+    except PosttrainError:
+        return
+    Methods.of(stage)
 
 
 def check_compares(stage: Any) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 COSMETIC = (
     "logging_steps", "save_steps", "save_total_limit", "gradient_checkpointing",
     "per_device_train_batch_size", "gradient_accumulation_steps", "max_tokens_per_device",
-    "eval_steps", "max_skipped_steps", "torch_compile",
+    "eval_steps", "max_skipped_steps", "torch_compile", "reward_workers", "max_wrong_gold",
+    "save_rollouts",
 )  # fmt: skip
 SHARED = ("model_name_or_path", "model_revision", "chat_template", "seed", "dtype", "decontaminate")
 READ_IN_FULL = 64 * 2**20  # bytes; what is larger in a folder is known by its size and time
@@ -121,7 +122,8 @@ def with_paths(stage: Any, paths: dict[str, str]) -> Stage:
         return replace(stage, ref_model_name_or_path=paths[stage.ref_model_name_or_path])
     if stage.kind == "rlvr" and paths:
         functions = tuple(paths.get(name, name) for name in stage.reward_funcs)
-        return replace(stage, reward_funcs=functions)
+        value = paths.get(stage.value_model or "", stage.value_model)
+        return replace(stage, reward_funcs=functions, value_model=value)
     return cast(Stage, stage)
 
 

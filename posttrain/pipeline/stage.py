@@ -25,9 +25,11 @@ from posttrain.trainers.dpo import DPOConfig, DPOTrainer
 from posttrain.trainers.reward import RewardConfig, RewardTrainer
 from posttrain.trainers.rewards import RewardModel
 from posttrain.trainers.rlvr import RLVRConfig, RLVRTrainer
+from posttrain.trainers.rlvr_config import Methods
 from posttrain.trainers.saving import move
 from posttrain.trainers.scorer import load_reward_model
 from posttrain.trainers.sft import PretrainTrainer, SFTConfig, SFTTrainer
+from posttrain.trainers.value import POLICY, RANDOM, load_value_model
 
 TRAINERS: dict[str, tuple[type[PostTrainer], type[PostTrainingArguments]]] = {
     "pretrain": (PretrainTrainer, SFTConfig),
@@ -48,9 +50,11 @@ OWN: dict[str, tuple[str, ...]] = {
     "sft": ("loss_reduction", "z_loss"),
     "reward": ("loss",),
     "rlvr": (
-        "num_generations", "num_mini_batches", "max_prompt_length", "max_completion_length",
-        "temperature", "top_p", "beta", "advantage", "loss", "loss_reduction", "reward_scale",
-        "missing_eos_reward", "reward_weights",
+        "num_generations", "num_mini_batches", "num_ppo_epochs", "max_prompt_length",
+        "max_completion_length", "temperature", "top_p", "beta", "kl_in", "kl_estimator",
+        "kl_controller", "advantage", "value_model", "vf_coef", "cliprange_value", "loss",
+        "loss_reduction", "reward_scale", "missing_eos_reward", "reward_weights", "reward_workers",
+        "resample_rounds", "save_rollouts", "reward_seconds", "max_wrong_gold",
     ),
 }  # fmt: skip
 
@@ -140,18 +144,29 @@ def adapter_of(stage: Any) -> Adapter | None:
     )
 
 
-def beside(recipe: Recipe, stage: Any) -> dict[str, Any]:
-    """The models that a stage's trainer takes beside the one it trains."""
+def beside(recipe: Recipe, stage: Any, start: str, dtype: torch.dtype) -> dict[str, Any]:
+    """The models that a stage's trainer takes beside the one it trains.
+
+    Args:
+        start: where the policy comes from.
+        dtype: of its weights.
+    """
     if stage.kind == "dpo" and stage.ref_model_name_or_path:
         return {"ref_model": stage.ref_model_name_or_path}
+    models: dict[str, Any] = {}
+    if stage.kind == "rlvr" and (value := Methods.of(stage).value_model):
+        path = start if value in (POLICY, RANDOM) else value
+        models["value_model"] = load_value_model(
+            value, start, adapter_of(stage), dtype, **hub_options(recipe, path)
+        )
     if stage.kind == "rlvr" and stage.reward_funcs:
         functions: list[Any] = []
         for name in stage.reward_funcs:
             if not is_verifier(name):
                 name = RewardModel(load_reward_model(name, **hub_options(recipe, name)))
             functions.append(name)
-        return {"reward_funcs": functions}
-    return {}
+        models["reward_funcs"] = functions
+    return models
 
 
 def train(
@@ -192,7 +207,7 @@ def train(
         eval_dataset=held_out,
         processing_class=tokenizer,
         callbacks=list(callbacks),
-        **beside(recipe, stage),
+        **beside(recipe, stage, start, dtype),
     )
     trainer.remove_callback(PrinterCallback)
     if held_out is not None and stage.eval_steps is not None:

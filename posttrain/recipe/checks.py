@@ -12,6 +12,7 @@ from posttrain.recipe.stages import DPO, RLVR, SFT, Pretrain, Reward
 from posttrain.recipe.values import BAD
 
 _FOLDER = re.compile(r"\w(?:[\w.+ -]{0,198}[\w+-])?")
+RESERVED = ("policy", "random")  # what a value model may start from beside models with names
 _STAGE = re.compile(r"\w[\w+-]{0,99}")
 
 
@@ -128,6 +129,16 @@ def _check_named(recipe: Block, stages: list[Block], i: int) -> None:
                 "reward_weights",
                 f"got {len(weights)} for {len(functions)} of `reward_funcs`; give one for each",
             )
+        _check_value_model(stages, i)
+
+
+def _check_value_model(stages: list[Block], i: int) -> None:
+    """A value model of a stage is that of an earlier reward stage; `policy` stands for policies."""
+    name = _known(stages[i].get("value_model"))
+    why = "is a policy; name a reward stage, or `policy` for the model that this stage starts from"
+    fault = _misplaced(name, stages, i, (Pretrain, SFT, DPO, RLVR), why)
+    if name not in RESERVED and (fault or name == "base"):
+        stages[i].fault("value_model", fault or f"`base` {why}")
 
 
 def _misplaced(name: str | None, stages: list[Block], i: int, wrong: Any, why: str) -> str:

@@ -225,7 +225,15 @@ class RLVR(Stage):
         at_least=1,
         aliases=("train_batch_size", "global_batch_size"),
     )
-    num_mini_batches: int = key(1, "Optimizer steps that share one rollout.", at_least=1)
+    num_mini_batches: int = key(
+        1, "Parts of a rollout that are trained on one after another.", at_least=1
+    )
+    num_ppo_epochs: int = key(
+        1,
+        "Passes over a rollout; with `num_mini_batches` it makes their product of optimizer steps.",
+        at_least=1,
+        aliases=("ppo_epochs",),
+    )
     num_generations: int = key(
         8,
         "Completions per prompt.",
@@ -249,16 +257,45 @@ class RLVR(Stage):
     )
     top_p: float = key(1.0, "Nucleus sampling; 1 is off.", above=0, at_most=1)
     beta: float = key(
-        0.0, "Weight of the KL term towards the stage's start, in the loss.", at_least=0
+        0.0,
+        "Weight of the KL term towards the stage's start.",
+        at_least=0,
+        aliases=("kl_coef",),
+    )
+    kl_in: str = key(
+        "loss",
+        "Where the KL term is: in the loss, or taken off the reward of every token.",
+        choices=("loss", "reward"),
+    )
+    kl_estimator: str | None = key(
+        None,
+        "Estimator of the KL; default: k1 in the reward, `loss.kl` in the loss.",
+        choices=("k1", "k2", "k3"),
+    )
+    kl_controller: Mapping[str, Any] = key(
+        {"name": "fixed"},
+        "What moves the weight of a KL in the reward: {name: adaptive, target: 6, horizon: 10000}.",
     )
     advantage: Mapping[str, Any] = key(
-        {"name": "group"}, "How rewards become advantages, and its options."
+        {"name": "group"},
+        "How rewards become advantages, and its options: {name: gae, gamma: 1.0, lam: 0.95}.",
+    )
+    value_model: str | None = key(
+        None,
+        "What the value model of `advantage: gae` starts from: `policy` (the stage's start, with a"
+        " fresh head; the default), `random`, an earlier reward stage, a folder or a hub id.",
+        aliases=("value_model_name_or_path",),
+    )
+    vf_coef: float = key(0.1, "Weight of the value loss.", above=0)
+    cliprange_value: float | None = key(
+        0.2, "Clip of the values about those at the rollout; null is off.", above=0
     )
     loss: Mapping[str, Any] = key({"name": "grpo"}, "Policy loss and its options.")
-    loss_reduction: str = key(
-        "token_mean",
-        "Over the global batch of completions.",
-        choices=("token_mean", "sequence_mean"),
+    loss_reduction: str | None = key(
+        None,
+        "Over the global batch of completions: mean over tokens; mean of sequence means; sum over"
+        " tokens / sequences; that / max_completion_length. Default: the loss's own.",
+        choices=("token_mean", "sequence_mean", "sum", "max_length"),
     )
     reward_funcs: tuple[str, ...] = key(
         (),
@@ -278,6 +315,28 @@ class RLVR(Stage):
         None,
         "Replaces the score of a completion that was cut off before its EOS.",
         aliases=("non_stop_penalty_value",),
+    )
+    resample_rounds: int = key(
+        0,
+        "Draw other prompts in the place of groups whose rewards are all equal, at most so many"
+        " times per rollout (DAPO's dynamic sampling); 0 is off.",
+        at_least=0,
+    )
+    save_rollouts: bool = key(
+        True, "Write every completion with its reward to `rollouts/` in the stage's folder."
+    )
+    reward_workers: int = key(
+        2, "Processes that verify while other completions are still written; 0: none.", at_least=0
+    )
+    reward_seconds: float = key(
+        30.0, "Seconds that the verdict on a completion may take; then it scores 0.", above=0
+    )
+    max_wrong_gold: float | None = key(
+        0.1,
+        "Stop before the first step if verifiers grade the gold answers of more than this share of"
+        " the rows wrongly; null: do not look.",
+        at_least=0,
+        at_most=1,
     )
     remap_verifier: Mapping[str, str] = key(
         {}, "Verifier that the rows name -> verifier to use, e.g. {ifeval: ifeval_old}."

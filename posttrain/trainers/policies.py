@@ -11,14 +11,13 @@ from posttrain.models import load_model, resize_to
 from posttrain.trainers.reference import adapters_off
 
 if TYPE_CHECKING:
-    from posttrain.trainers.base import Batch
-    from posttrain.trainers.rlvr import RLVRTrainer
+    from posttrain.trainers.base import Batch, PostTrainer
 
 
 class FrozenReference:
     """Log-probs of the starting model: adapters switched off, or a frozen copy without them."""
 
-    def __init__(self, trainer: RLVRTrainer) -> None:
+    def __init__(self, trainer: PostTrainer) -> None:
         self.trainer = trainer
         self.copy: Any = None
         if hasattr(trainer.model, "disable_adapter"):

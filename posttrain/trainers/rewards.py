@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,12 @@ class Rewards:
             return {"verifier": named[0]}
         return {"verifier": UNVERIFIED, "ground_truth": ""} if self.functions else {}
 
+    @property
+    def verifiers(self) -> dict[int, str]:
+        """Number of a function -> its name, of those that are verifiers."""
+        functions = self.functions or (OWN,)
+        return {i: f for i, f in enumerate(functions) if isinstance(f, str)}
+
     def __call__(
         self,
         rows: Sequence[dict[str, Any]],
@@ -142,14 +148,22 @@ class Rewards:
         rows: Sequence[dict[str, Any]],
         texts: Sequence[Sequence[str]],
         completions: Sequence[Sequence[Completion]],
+        known: Mapping[int, torch.Tensor] | None = None,
         **extras: Any,
     ) -> torch.Tensor:
-        """`[F, P, G]` scores by every function; functions also see `extras`."""
+        """`[F, P, G]` scores by every function; functions also see `extras`.
+
+        Args:
+            known: `[P, G]` scores that are there already, by the number of the function.
+        """
         functions = self.functions or (OWN,)
         if not rows:  # the last, partial batch may leave a process without prompts
             return torch.zeros(len(functions), 0, 0)
         found = []
-        for function in functions:
+        for number, function in enumerate(functions):
+            if known is not None and number in known:
+                found.append(known[number])
+                continue
             if callable(function):
                 found.append(self.called(function, rows, texts, completions, extras))
                 continue

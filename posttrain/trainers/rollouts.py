@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from posttrain.generation.local import Completion
 from posttrain.packing import EMPTY, Group, pack, split_by_tokens
-
-if TYPE_CHECKING:
-    from posttrain.trainers.rlvr import RLVRTrainer
 
 
 @dataclass(frozen=True)
@@ -22,15 +20,18 @@ class Rollout:
     Attributes:
         row: the problem.
         completions: G of them.
-        rewards, advantages: `[G]`.
+        rewards: `[G]`.
+        advantages: `[G]`, or `None` where they are made later, from log-probs or values.
         source: index of the source.
+        first: number of the first completion among all of the rollout.
     """
 
     row: dict[str, Any]
     completions: list[Completion]
     rewards: torch.Tensor
-    advantages: torch.Tensor
+    advantages: torch.Tensor | None
     source: int
+    first: int = 0
 
 
 Answer = tuple[Rollout, int]  # a rollout and the number of one of its completions
@@ -66,50 +67,29 @@ def by_tokens(
 
 
 def pack_answers(answers: Sequence[Answer]) -> dict[str, torch.Tensor]:
-    """A packed batch of completions, each prompt once, with the advantage of every token."""
+    """A packed batch of completions, each prompt once, with the advantage of every token.
+
+    Beside the fields of `packing.layout`: `number` `[S]` of each completion (-1: of none),
+    `advantages` `[K]` where they are known, and `sampler_logps` `[K]`, NaN where the engine that
+    sampled did not say.
+    """
     together: dict[int, list[Answer]] = {}
     for rollout, g in answers:
         together.setdefault(id(rollout), []).append((rollout, g))
-    groups, values = [], []
+    groups, values, numbers, logps = [], [], [], []
     for mine in together.values():
         rollout = mine[0][0]
         ids = [rollout.completions[g].ids for _, g in mine]
         groups.append(Group(rollout.row["prompt_ids"], [(i, i) for i in ids], rollout.source))
-        values += [float(rollout.advantages[g]) for _, g in mine]
+        numbers += [rollout.first + g for _, g in mine]
+        for _, g in mine:
+            said = rollout.completions[g].logps
+            logps += said if said else [math.nan] * len(rollout.completions[g].ids)
+        if rollout.advantages is not None:
+            values += [float(rollout.advantages[g]) for _, g in mine]
     batch = pack(groups or [EMPTY])
-    batch["advantages"] = torch.tensor(values or [0.0])[batch["segment"]]
+    batch["number"] = torch.tensor(numbers or [-1])
+    batch["sampler_logps"] = torch.tensor(logps, dtype=torch.float32)
+    if values or not groups:
+        batch["advantages"] = torch.tensor(values or [0.0])[batch["segment"]]
     return batch
-
-
-def meter_rollouts(trainer: RLVRTrainer, rollouts: list[Rollout], scores: torch.Tensor) -> None:
-    """Rewards, lengths and the like of a rollout, whole and per source.
-
-    Args:
-        scores: `[F, P, G]` of each reward function, prompt and completion.
-    """
-    device = trainer.args.device
-    if not rollouts:
-        return
-    rewards = torch.stack([r.rewards for r in rollouts]).to(device)
-    for name, own in zip(trainer.rewards.names, scores, strict=False):
-        trainer.meter(f"rewards/{name}", own.sum().to(device), own.numel())
-    passed = (trainer.rewards.verdicts(scores) >= 1).all(0).float().to(device)
-    every = [c for r in rollouts for c in r.completions]
-    source = torch.tensor([r.source for r in rollouts], device=device)
-    per = torch.full((len(rollouts),), float(rewards.shape[1]), device=device)
-    trainer.meter("reward", rewards.sum(), rewards.numel())
-    trainer.meter("pass_rate", passed.sum(), passed.numel())
-    trainer.meter(
-        "completion_length",
-        torch.tensor(float(sum(len(c.ids) for c in every)), device=device),
-        len(every),
-    )
-    trainer.meter(
-        "truncated",
-        torch.tensor(float(sum(not c.finished for c in every)), device=device),
-        len(every),
-    )
-    useful = torch.stack([r.advantages for r in rollouts]).abs().sum(1).gt(0).float().to(device)
-    trainer.meter("useful_groups", useful.sum(), len(useful))
-    trainer.source_meter("reward", rewards.sum(1), per, source)
-    trainer.source_meter("pass_rate", passed.sum(1), per, source)

@@ -7,6 +7,7 @@ collective. docs/metrics.md says what every number means.
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -128,6 +129,11 @@ class Clock(TrainerCallback):
         self.tally.began = None
 
 
+def sign(name: str) -> int:
+    """By which the smallest becomes the largest."""
+    return -1 if name.endswith("_min") else 1
+
+
 def added(values: tuple[Any, ...]) -> Any:
     """The sum of numbers, or of tensors without asking the device."""
     if isinstance(values[0], torch.Tensor):
@@ -142,6 +148,7 @@ class Metered(Trainer):
     sources: list[str]
     metric_names: tuple[str, ...] = ()
     source_metric_names: tuple[str, ...] = ()
+    extreme_names: tuple[str, ...] = ()
     skipped_steps = 0
 
     def start_metering(self, sources: list[str]) -> None:
@@ -152,11 +159,16 @@ class Metered(Trainer):
         self.source_meters: dict[str, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = (
             defaultdict(list)
         )
+        self.extremes: dict[str, list[torch.Tensor]] = defaultdict(list)
         self.speed: Speed | None = None
 
     def meter(self, name: str, total: torch.Tensor, count: torch.Tensor | float) -> None:
         """Note a sum and its count; they are reduced once, when a step is logged."""
         self.meters[name].append((total.detach(), count))
+
+    def extreme(self, name: str, value: torch.Tensor) -> None:
+        """Note a candidate for the largest (of a name in `_min`: the smallest) since the log."""
+        self.extremes[name].append(value.detach().double())
 
     def source_meter(
         self, name: str, totals: torch.Tensor, counts: torch.Tensor, source: torch.Tensor
@@ -202,7 +214,8 @@ class Metered(Trainer):
         parts = [sums.flatten()]
         if tally is not None:
             own = torch.tensor([tally.seconds, peak_memory(self.args.device)], dtype=torch.float64)
-            parts.append(torch.cat([tally.counts, tally.sources, own]).to(sums))
+            parts.append(torch.cat([tally.counts, tally.sources]).to(sums))
+            parts += [self.farthest().to(sums), own.to(sums)]
         flat = torch.cat(parts)
         if not len(flat):
             return {}
@@ -212,9 +225,25 @@ class Metered(Trainer):
         pairs = zip(names, total[0::2], total[1::2], strict=False)
         metrics = {name: value / count for name, value, count in pairs if count}
         if tally is not None:
+            metrics |= self.found(table[:, -2 - len(self.extreme_names) : -2].amax(0).tolist())
             metrics |= self.costs(total[2 * len(names) :], *table[:, -2:].amax(0).tolist())
             tally.clear()
         return metrics
+
+    def farthest(self) -> torch.Tensor:
+        """`[E]` the largest of each extreme; the smallest is the largest of the negative ones."""
+        none = torch.tensor(-math.inf, dtype=torch.float64, device=self.args.device)
+        parts = []
+        for name in self.extreme_names:
+            values = torch.stack([none, *(sign(name) * v for v in self.extremes[name])])
+            parts.append(values.max())
+        self.extremes.clear()
+        return torch.stack(parts) if parts else none[None][:0]
+
+    def found(self, farthest: list[float]) -> dict[str, float]:
+        """What `farthest` says, over all processes; nothing where nothing was noted."""
+        pairs = zip(self.extreme_names, farthest, strict=True)
+        return {name: sign(name) * value for name, value in pairs if value > -math.inf}
 
     def sums(self) -> tuple[list[str], torch.Tensor]:
         """Names, and `[N, 2]` sums and counts of this process, on its device."""

@@ -47,7 +47,9 @@ LEARN = {"learning_rate": 3e-3, "max_grad_norm": 1.0, "num_train_epochs": 1}
 SAVED = {"save_strategy": "steps", "save_steps": 2}
 RLVR = {"learning_rate": 1e-3, "num_train_epochs": 1, "num_generations": 4}
 RLVR |= {"max_completion_length": 12, "missing_eos_reward": 0.0}
-
+PPO = {**RLVR, "beta": 0.05, "kl_in": "reward", "num_ppo_epochs": 2, "max_steps": 4}
+# no clipping: DeepSpeed clips both models' gradients by one norm
+PPO |= {"advantage": "gae", "loss": "ppo", "max_grad_norm": 0.0, "optim": "sgd"}
 
 PLANS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "sft": ("sft", SFT_ROWS, {**LEARN, **SAVED}),
@@ -56,6 +58,7 @@ PLANS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "reward": ("reward", PAIR_ROWS, {**LEARN, "max_steps": 2}),
     "rlvr": ("rlvr", PROBLEM_ROWS, RLVR),
     "rlvr_kl": ("rlvr", PROBLEM_ROWS, {**RLVR, "beta": 0.05, "num_mini_batches": 2}),
+    "rlvr_ppo": ("rlvr", PROBLEM_ROWS, PPO),
 }
 
 
@@ -162,6 +165,23 @@ def test_rlvr_trains_and_its_model_loads(
     start = load_file(Path(roomy) / "model.safetensors")
     state = AutoModelForCausalLM.from_pretrained(trained / way / name / "model").state_dict()
     assert any(not value.equal(state[key]) for key, value in start.items())
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_ppo_is_that_of_one_process(trained: Path, log_of: Any, way: str) -> None:
+    alone, many = (log_of(trained / w / "rlvr_ppo") for w in ("single", way))
+    assert len(alone) == len(many) == 4
+    for name in ("reward", "loss", "value_loss", "kl_completion", "completion_length"):
+        expected = [entry[name] for entry in alone if name in entry]
+        assert expected
+        found = [entry[name] for entry in many if name in entry]
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5), name
+    one, two = (
+        load_file(trained / w / "rlvr_ppo" / "model" / "model.safetensors") for w in ("single", way)
+    )
+    assert set(one) == set(two)
+    for key, value in one.items():
+        assert (value - two[key]).abs().max() < 1e-5, key
 
 
 @pytest.mark.parametrize("way", WAYS)

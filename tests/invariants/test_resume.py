@@ -55,6 +55,24 @@ KINDS = {
         {"num_generations": 2, "max_completion_length": 6, "num_mini_batches": 2, "beta": 0.1},
         {"reward_funcs": evenness},
     ),
+    "ppo": (
+        RLVRTrainer,
+        RLVRConfig,
+        PROBLEM_ROWS,
+        {
+            "num_generations": 1,
+            "max_completion_length": 6,
+            "num_ppo_epochs": 2,
+            "num_mini_batches": 2,
+            "max_steps": 10,
+            "beta": 0.1,
+            "kl_in": "reward",
+            "kl_controller": {"name": "adaptive", "target": 0.1, "horizon": 20},
+            "advantage": "gae",
+            "loss": "ppo",
+        },
+        {"reward_funcs": evenness},
+    ),
 }
 
 
@@ -65,7 +83,8 @@ def trainer_of(kind: str, model: str, out: Path, **config: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "step"), [("sft", 4), ("dpo", 2), ("reward", 2), ("rlvr", 3), ("rlvr", 4)]
+    ("kind", "step"),
+    [("sft", 4), ("dpo", 2), ("reward", 2), ("rlvr", 3), ("rlvr", 4), ("ppo", 4), ("ppo", 7)],
 )
 def test_resumed_equals_uninterrupted(
     kind: str, step: int, checkpoint: Callable[..., str], tmp_path: Path

@@ -201,13 +201,53 @@ def test_a_reward_that_cannot_be_one_is_refused(
     assert two.endswith("is not a reward model; give one")
 
 
+# --- value models ---------------------------------------------------------------------------------
+
+PPO = {"advantage": "gae", "loss": "ppo", "num_ppo_epochs": 2, "num_generations": 1}
+
+
+@pytest.mark.parametrize("value", [None, "random", "reward"])
+def test_a_value_model_starts_from_what_the_recipe_says(
+    write: Callable[..., Path], value: str | None
+) -> None:
+    ppo = rlvr(datasets=["sums.jsonl"], value_model=value, **{**PPO, "max_steps": 2})
+    folder = run(write(REWARD, ppo))
+    first, second = logged(folder, "rlvr")
+    assert first["value_loss"] > 0
+    assert second["value_loss"] > 0
+    names = load_file(folder / "2-rlvr/model/model.safetensors").keys()
+    assert not any("value_model" in name or "score" in name for name in names)
+
+
+def test_a_value_model_that_cannot_be_one_is_refused(
+    write: Callable[..., Path], checkpoint: Callable[..., str]
+) -> None:
+    stages = [
+        rlvr(name="a", value_model="policy"),
+        rlvr(name="b", **PPO, value_model=checkpoint()),
+        rlvr(name="c", kl_controller="adaptive"),
+    ]
+    path = write(*stages)
+    with pytest.raises(RecipeError) as caught:
+        check(read_recipe(path), path)
+    found = {fault.path: fault.message for fault in caught.value.faults}
+    assert found["stages[0].rlvr"].startswith("value_model: the advantage 'group' reads no values")
+    assert found["stages[1].rlvr.value_model"].endswith("is not a reward model; give one")
+    assert found["stages[2].rlvr"].startswith("kl_controller: 'adaptive' steers a KL in the reward")
+
+
 # --- smoke ----------------------------------------------------------------------------------------
 
 
 def test_a_smoke_run_needs_none_of_them(write: Callable[..., Path]) -> None:
     path = write(
         dpo(ref_model_name_or_path="org/reference"),
-        rlvr(reward_funcs=["org/reward", "verifier"], datasets=["org/problems"]),
+        rlvr(
+            reward_funcs=["org/reward", "verifier"],
+            datasets=["org/problems"],
+            advantage="gae",
+            value_model="org/value",
+        ),
         model="org/llama",
     )
     folder = run(path, smoke=True)

@@ -293,6 +293,36 @@ def test_other_models_that_do_not_fit(faults, stage, fault):
     assert found == [f"line 6: stages[2].{stage.split(':')[0]}{key}: {fault}"]
 
 
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("sft", "`sft` is a policy; name a reward stage, or `policy` for the model that this stage"
+         " starts from"),
+        ("base", "`base` is a policy; name a reward stage, or `policy` for the model that this"
+         " stage starts from"),
+        ("x", "`x` is this stage itself"),
+    ],
+)  # fmt: skip
+def test_value_models_that_do_not_fit(faults, name, fault):
+    found = faults(
+        "name: t\nmodel_name_or_path: m\nstages:\n"
+        "  - sft: {datasets: [a]}\n"
+        f"  - rlvr: {{value_model: {name}, advantage: gae, name: x, datasets: [a]}}\n"
+    )
+    assert found == [f"line 5: stages[1].rlvr.value_model: {fault}"]
+
+
+@pytest.mark.parametrize("name", ["policy", "random", "rm", "org/rm"])
+def test_value_models_that_fit(load, name):
+    recipe = load(
+        "name: t\nmodel_name_or_path: m\nstages:\n"
+        "  - reward: {name: rm, datasets: [a]}\n"
+        f"  - rlvr: {{value_model: {name}, advantage: gae, kl_coef: 0.1, datasets: [a]}}\n"
+    )
+    assert recipe.stages[1].value_model == name
+    assert recipe.stages[1].beta == 0.1
+
+
 def test_other_models_that_fit(load):
     recipe = load(
         "name: t\nmodel_name_or_path: m\nstages:\n"

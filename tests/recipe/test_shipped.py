@@ -11,7 +11,10 @@ from posttrain.recipe import DPO, RLVR, SFT, Eval, Reward, Source, Task, load_re
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["tulu.yaml", "examples/local_files.yaml"])
+SHIPPED = ["tulu.yaml", "tulu31.yaml", "tiny.yaml", "tiny_ppo.yaml", "examples/local_files.yaml"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipes_load_without_a_warning(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -64,23 +67,58 @@ def test_tulu_is_exact():
             bad_rows="drop",
             datasets=(Source(path="allenai/RLVR-GSM-MATH-IF-Mixed-Constraints"),),
             remap_verifier={"ifeval": "ifeval_old"},
+            max_wrong_gold=0.5,
             max_prompt_length=2048,
             max_completion_length=2048,
-            num_generations=16,
-            batch_size=768,
-            num_mini_batches=2,
-            max_steps=3840,
-            save_steps=80,
-            learning_rate=5e-7,
+            num_generations=1,
+            batch_size=224,
+            num_ppo_epochs=4,
+            max_steps=1784,
+            save_steps=400,
+            learning_rate=3e-7,
             lr_scheduler_type="constant",
             weight_decay=0.01,
-            advantage={"name": "group", "scale": "std"},
-            loss={"name": "grpo", "epsilon": 0.2},
-            beta=0.01,
+            advantage={"name": "gae", "gamma": 1.0, "lam": 0.95, "whiten": True},
+            value_model="reward",
+            loss={"name": "ppo", "epsilon": 0.2},
+            loss_reduction="token_mean",
+            beta=0.05,
+            kl_in="reward",
+            kl_estimator="k1",
             reward_scale=10,
-            missing_eos_reward=0.0,
-            seed=1,
+            missing_eos_reward=-10.0,
+            gradient_checkpointing=True,
+            seed=3,
         ),
+    )
+
+
+def test_tulu_3_1_is_exact():
+    stage = load_recipe(ROOT / "recipes/tulu31.yaml").stages[-1]
+    assert stage == RLVR(
+        start="dpo",
+        bad_rows="drop",
+        datasets=(Source(path="allenai/RLVR-GSM-MATH-IF-Mixed-Constraints"),),
+        remap_verifier={"ifeval": "ifeval_old"},
+        max_wrong_gold=0.5,
+        max_prompt_length=2048,
+        max_completion_length=2048,
+        num_generations=16,
+        batch_size=768,
+        num_mini_batches=2,
+        max_steps=3840,
+        save_steps=80,
+        learning_rate=5e-7,
+        lr_scheduler_type="constant",
+        weight_decay=0.01,
+        advantage={"name": "group", "scale": "std"},
+        loss={"name": "grpo", "epsilon": 0.2},
+        loss_reduction="token_mean",
+        beta=0.01,
+        kl_estimator="k3",
+        reward_scale=10,
+        missing_eos_reward=0.0,
+        seed=1,
     )
 
 

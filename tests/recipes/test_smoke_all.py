@@ -23,9 +23,13 @@ RECIPES = [
 
 
 def test_there_are_recipes() -> None:
-    assert {"tiny.yaml", "tulu.yaml", "examples/local_files.yaml"} <= {
-        str(p.values[0]) for p in RECIPES
-    }
+    assert {
+        "tiny.yaml",
+        "tiny_ppo.yaml",
+        "tulu.yaml",
+        "tulu31.yaml",
+        "examples/local_files.yaml",
+    } <= {str(p.values[0]) for p in RECIPES}
 
 
 @pytest.fixture(scope="module")

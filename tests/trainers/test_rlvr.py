@@ -26,6 +26,7 @@ def config(out: Path, **more: Any) -> RLVRConfig:
         "gradient_accumulation_steps": 2,
         "num_generations": 4,
         "max_completion_length": 6,
+        "loss_reduction": "token_mean",
         "max_steps": 1,
         "optim": "sgd",
         "learning_rate": 0.01,
@@ -50,6 +51,11 @@ def even_share(completion_ids: list[list[int]], **_: Any) -> list[float]:
 
 def always_one(completions: list[Any], **_: Any) -> list[float]:
     return [1.0] * len(completions)
+
+
+def every_other(completions: list[Any], **_: Any) -> list[float]:
+    """No group's rewards are equal."""
+    return [float(i % 2) for i in range(len(completions))]
 
 
 def watched(trainer: RLVRTrainer) -> list[Rollout]:
@@ -259,8 +265,45 @@ def test_the_kl_term_starts_at_zero_and_holds_the_policy_back(
         trainer = RLVRTrainer(checkpoint(), even_share, args, train_dataset=PROBLEMS)
         trainer.train()
         assert entries(trainer)[0]["kl"] == pytest.approx(0.0, abs=1e-9)
-        drift.append(entries(trainer)[-1]["kl"])
+        # one step's few tokens say little
+        drift.append(sum(entry["kl"] for entry in entries(trainer)[4:]))
     assert 0 < drift[1] < 0.5 * drift[0]
+
+
+def test_a_controller_moves_the_weight_between_rollouts(
+    checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    """No KL at first: 0.1 x (1 - 0.2 x 8 completions / 16) is the weight in the second rollout."""
+    args = config(
+        tmp_path,
+        beta=0.1,
+        kl_in="reward",
+        kl_controller={"name": "adaptive", "target": 5.0, "horizon": 16},
+        num_ppo_epochs=2,
+        max_steps=4,
+    )
+    trainer = RLVRTrainer(checkpoint(), even_share, args, train_dataset=PROBLEMS)
+    trainer.train()
+    found = [entry["kl_beta"] for entry in entries(trainer) if "kl_beta" in entry]
+    assert found == pytest.approx([0.1, 0.09])
+    kl = [entry["kl_completion"] for entry in entries(trainer) if "kl_completion" in entry]
+    assert kl[0] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_rollout_is_trained_on_several_times(
+    checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    """8 prompts, 2 a step: 4 steps of 2 rollouts an epoch, each taken three times."""
+    args = config(tmp_path, num_mini_batches=2, num_ppo_epochs=3, max_steps=-1, num_train_epochs=1)
+    trainer = RLVRTrainer(checkpoint(), every_other, args, train_dataset=PROBLEMS)
+    seen, steps = watched(trainer), []
+    inner = trainer.loss_sum
+    trainer.loss_sum = lambda m, b: (steps.append(b["number"].tolist()), inner(m, b))[1]
+    trainer.train()
+    assert trainer.state.global_step == 12
+    assert len(seen) == 8
+    assert sorted(rollout.row["index"] for rollout in seen) == list(range(8))
+    assert steps[:4] == steps[4:8] == steps[8:12] == [list(range(i, i + 4)) for i in (0, 4, 8, 12)]
 
 
 def test_adapters_are_off_in_the_reference(checkpoint: Callable[..., str], tmp_path: Path) -> None:
