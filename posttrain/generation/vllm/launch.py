@@ -162,7 +162,7 @@ class Server:
         while True:
             now = time.monotonic()
             if not self.alive:
-                raise ServerError(f"the vLLM server ended while it started: {self.last_words()}")
+                raise ServerError(f"the vLLM server ended while it started:{self.last_words()}")
             with contextlib.suppress(Lost):
                 health = self.client.health(seconds=5)
                 self.say(f"vLLM {health.vllm} on {health.device}: ready after {now - begin:.0f} s")
@@ -171,7 +171,7 @@ class Server:
                 self.stop()
                 raise ServerError(
                     f"the vLLM server did not answer in {self.settings.start_seconds:.0f} s "
-                    f"(start_seconds): {self.last_words()}"
+                    f"(start_seconds):{self.last_words()}"
                 )
             if now - shown > SECONDS_BETWEEN_LINES:
                 shown = now

@@ -85,25 +85,16 @@ class Served:
         if not self.running:
             self.idle.set()
 
-    async def answers(self, asked: dict[str, Any]) -> AsyncIterator[str]:
-        """Lines: one per prompt as it is done, empty ones in between."""
-        done: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        tasks = [asyncio.create_task(self.answer(one, asked, done)) for one in asked["prompts"]]
-        left = len(tasks)
-        try:
-            while left:
-                try:
-                    line = await asyncio.wait_for(done.get(), BEAT_SECONDS)
-                except TimeoutError:
-                    yield "\n"
-                    continue
-                left -= 1
-                yield json.dumps(line) + "\n"
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self.end()
+    async def lines(self, done: asyncio.Queue[dict[str, Any]], left: int) -> AsyncIterator[str]:
+        """A line per prompt as it is done, empty ones in between."""
+        while left:
+            try:
+                line = await asyncio.wait_for(done.get(), BEAT_SECONDS)
+            except TimeoutError:
+                yield "\n"
+                continue
+            left -= 1
+            yield json.dumps(line) + "\n"
 
     async def answer(
         self, one: dict[str, Any], asked: dict[str, Any], done: asyncio.Queue[dict[str, Any]]
@@ -230,19 +221,42 @@ def follow_parent() -> None:
 # --- HTTP -----------------------------------------------------------------------------------------
 
 
+class Answers:
+    """All answers of a request, which ends with it: also where nobody listens any more."""
+
+    def __init__(self, served: Served, asked: dict[str, Any]) -> None:
+        from starlette.responses import StreamingResponse
+
+        done: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        prompts = asked["prompts"]
+        self.served = served
+        self.tasks = [asyncio.create_task(served.answer(p, asked, done)) for p in prompts]
+        lines = served.lines(done, len(prompts))
+        self.response = StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def __call__(self, *connection: Any) -> None:
+        try:
+            await self.response(*connection)
+        finally:
+            for task in self.tasks:
+                task.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
+            self.served.end()
+
+
 def application(served: Served, token: str) -> Any:
     """The routes; whoever does not know the token is turned away."""
     from starlette.applications import Starlette
     from starlette.requests import Request
-    from starlette.responses import JSONResponse, Response, StreamingResponse
+    from starlette.responses import JSONResponse
     from starlette.routing import Route
 
-    async def generate(asked: dict[str, Any]) -> Response:
+    async def generate(asked: dict[str, Any]) -> Answers:
         await served.begin(asked)
-        return StreamingResponse(served.answers(asked), media_type="application/x-ndjson")
+        return Answers(served, asked)
 
     def route(path: str, method: str, work: Callable[[dict[str, Any]], Any]) -> Route:
-        async def respond(request: Request) -> Response:
+        async def respond(request: Request) -> Any:
             given = request.headers.get("authorization", "")
             if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
                 return JSONResponse({"error": "the token is missing or wrong"}, 401)
@@ -253,7 +267,7 @@ def application(served: Served, token: str) -> Any:
             except Exception as error:
                 traceback.print_exc()
                 return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 500)
-            return done if isinstance(done, Response) else JSONResponse(done)
+            return done if isinstance(done, Answers) else JSONResponse(done)
 
         return Route(path, respond, methods=[method])
 
