@@ -29,7 +29,7 @@ class Lost(ServerError):
 
 @dataclass(frozen=True)
 class Health:
-    """What a server says of itself."""
+    """What a server says of itself; version -1 are weights that could not be loaded."""
 
     model: str
     version: int

@@ -204,6 +204,9 @@ class VLLMEngine:
             logger.warning("vLLM: %s; the weights are sent again", error)
             self.loaded, self.version = [*kept, new], number
             self.recover()
+        except ServerError:
+            self.shelf.drop(new)
+            raise
         for version_before in gone:
             self.shelf.drop(version_before)
         return number

@@ -79,6 +79,7 @@ class Shelf:
                 for name, value in state.items()
             }
         folder = self.folder / str(number)
+        shutil.rmtree(folder, ignore_errors=True)  # of a push that was refused
         try:
             model.save_pretrained(folder, state_dict=state, **options)
         except OSError as error:

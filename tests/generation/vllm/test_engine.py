@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from posttrain.errors import ProbeError, RecipeError, ServerError
 from posttrain.generation.base import Completion, Sampling
@@ -167,6 +168,19 @@ def test_what_the_server_cannot_do_it_says_and_lives(
         engine.push(wide)
     assert engine.version == version
     probe(engine, load(), None, PROMPTS, **EXACT)
+
+
+def test_weights_that_do_not_fit_leave_those_before(
+    engine: VLLMEngine, load: Callable[..., Any], checkpoint: Callable[..., str]
+) -> None:
+    good = load(seed=2)
+    version = engine.push(good)
+    narrow = AutoModelForCausalLM.from_pretrained(checkpoint(head_dim=64))
+    with pytest.raises(ServerError, match="/weights refuses"):
+        engine.push(narrow)
+    assert engine.version == version
+    probe(engine, good, None, PROMPTS, **EXACT)
+    assert engine.push(good) == version + 1
 
 
 def test_a_connection_needs_the_token_and_ends_nothing(engine: VLLMEngine) -> None:

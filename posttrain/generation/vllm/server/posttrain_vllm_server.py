@@ -55,7 +55,7 @@ class Served:
         await self.engine.check_health()
         return {
             "model": self.model,
-            "version": self.version,
+            "version": -1 if self.broken else self.version,
             "vllm": self.vllm,
             "device": self.device,
             "sleeping": self.sleeping,
@@ -67,11 +67,12 @@ class Served:
     async def begin(self, asked: dict[str, Any]) -> None:
         """Take a place among the answers under way, if the weights are those that are asked for."""
         async with self.turn:
-            if asked["version"] != self.version or self.broken:
-                have = "weights that could not be loaded" if self.broken else str(self.version)
-                raise Refused(412, f"asked for version {asked['version']}, it serves {have}")
             if self.sleeping:
                 raise Refused(409, "the server sleeps; wake it first")
+            if self.broken:
+                raise Refused(412, "the last weights could not be loaded; push some that can")
+            if asked["version"] != self.version:
+                raise Refused(412, f"asked for version {asked['version']}, not {self.version}")
             temperature = asked["temperature"] or 1.0
             if temperature != self.temperature:
                 await self.idle.wait()
