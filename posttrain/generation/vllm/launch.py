@@ -26,7 +26,8 @@ TOKEN = "POSTTRAIN_VLLM_TOKEN"
 SCRIPTS = Path(__file__).resolve().parent / "server"
 CHECKOUT = Path(__file__).resolve().parents[3]
 SECONDS_BETWEEN_LINES = 15.0
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 10.0  # for a server to end by itself
+LEFT_SECONDS = 2.0  # for what is left of one that was killed: more does not help
 # of a launch of several processes: vLLM would take itself for one of them
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 FAMILIES = ("GROUP_", "ROLE_", "TORCHELASTIC_", "ACCELERATE_", "FSDP_", "PYTHON", "VIRTUAL_ENV")
@@ -221,7 +222,7 @@ def end_group(group: int) -> None:
     """End what is left of a process group: asked first, killed if that does not help."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + LEFT_SECONDS
         while living(group) and time.monotonic() < deadline:
             time.sleep(0.05)
         os.killpg(group, signal.SIGKILL)

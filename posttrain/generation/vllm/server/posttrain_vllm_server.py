@@ -24,6 +24,8 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from posttrain_vllm_files import shapes, unlike
+
 GRACE_SECONDS = 8.0
 BEAT_SECONDS = 5.0  # an empty line so often: the server lives, though no prompt is done
 
@@ -46,6 +48,8 @@ class Served:
         self.vllm = vllm.__version__
         self.sleeping = self.broken = False
         self.version, self.temperature = 0, 1.0
+        # of a model of the hub, the first that is pushed says what follows
+        self.shapes = shapes(self.model) if os.path.isdir(self.model) else {}
         self.adapter: Any = None
         self.adapters = self.asked = self.running = 0
         self.turn, self.idle = asyncio.Lock(), asyncio.Event()
@@ -148,6 +152,9 @@ class Served:
             if asked["adapter"]:
                 await self.load_adapter(asked["folder"])
             else:
+                self.shapes = self.shapes or shapes(asked["folder"])
+                if why := unlike(asked["folder"], self.shapes):
+                    raise Refused(400, why)
                 self.broken = True  # until all of it is there
                 await self.engine.collective_rpc(
                     "reload_weights", kwargs={"weights_path": asked["folder"]}
@@ -213,7 +220,8 @@ def end_all(why: str) -> None:
 
 def follow_parent() -> None:
     """End with the process that started this one, however that ended: its pipe closes."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)  # vLLM gives its shared memory back
     time.sleep(GRACE_SECONDS)
     end_all("the process that started this server has ended")
@@ -335,7 +343,7 @@ async def serve(settings: dict[str, Any], token: str) -> None:
     try:
         await uvicorn.Server(config).serve(sockets=[listening])
     finally:  # the web server raises the signal that ended it once more
-        engine.shutdown()
+        engine.shutdown(timeout=1)  # its workers may not end before they are killed
 
 
 def main() -> None:
