@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from posttrain.errors import ModelError
+from posttrain.generation.vllm.server.posttrain_vllm_files import shapes, unlike
 from posttrain.generation.vllm.weights import PREFIX, Shelf, clear_away, size_of
 
 HOLD = "import sys, time\nfrom pathlib import Path\n"
@@ -85,3 +86,34 @@ def test_what_a_killed_process_left_is_cleared_away_and_nothing_else(tmp_path: P
     holder.wait()
     clear_away(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_server_knows_weights_of_another_model(model: Any, tmp_path: Path) -> None:
+    state = model.state_dict()
+    model.save_pretrained(tmp_path / "same")
+    known = shapes(str(tmp_path / "same"))
+    assert known["model.embed_tokens.weight"] == [320, 32] and known.keys() == state.keys()
+    assert unlike(str(tmp_path / "same"), known) == ""
+    assert "server and trainer have to share that folder" in unlike(str(tmp_path / "no"), known)
+    wider = {**state, "model.embed_tokens.weight": torch.zeros(328, 32)}
+    model.save_pretrained(tmp_path / "wider", state_dict=wider)
+    assert unlike(str(tmp_path / "wider"), known).startswith(
+        "model.embed_tokens.weight is [328, 32] and was [320, 32] in the checkpoint"
+    )
+    fewer = {k: v for k, v in state.items() if k != "model.norm.weight"}
+    model.save_pretrained(tmp_path / "fewer", state_dict=fewer)
+    assert "model.norm.weight is not there" in unlike(str(tmp_path / "fewer"), known)
+
+
+def test_a_head_that_is_the_embedding_may_be_written_or_not(
+    checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = checkpoint(tie_word_embeddings=True)
+    known = shapes(folder)
+    assert "lm_head.weight" not in known
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    shelf = Shelf(size_of(model), tmp_path)
+    cast = shelf.write(model, 1, dtype=torch.bfloat16)  # the copies are no longer one tensor
+    assert unlike(str(cast.folder), known) == ""
+    assert unlike(folder, {**known, "lm_head.weight": [320, 32]}) == ""
+    shelf.close()
