@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from safetensors import SafetensorError
 
 from posttrain.errors import ModelError, RunError
 
@@ -82,7 +83,7 @@ class Shelf:
         shutil.rmtree(folder, ignore_errors=True)  # of a push that was refused
         try:
             model.save_pretrained(folder, state_dict=state, **options)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise RunError(f"the weights for the server cannot be written: {error}") from error
         return Version(number, folder, adapter)

@@ -183,11 +183,15 @@ def test_weights_that_do_not_fit_leave_those_before(
     assert engine.push(good) == version + 1
 
 
-def test_a_connection_needs_the_token_and_ends_nothing(engine: VLLMEngine) -> None:
+def test_a_connection_needs_the_token_and_ends_nothing(
+    engine: VLLMEngine, load: Callable[..., Any]
+) -> None:
     client = engine.client
     with pytest.raises(ServerError, match="token is missing or wrong"):
         VLLMEngine.connect(client.url, "guess", engine.stop)
     with VLLMEngine.connect(client.url, client.token, engine.stop) as second:
         assert second.version == engine.version
+        assert second(PROMPTS, GREEDY) == engine(PROMPTS, GREEDY)
+        second.version = engine.push(load(seed=2))  # as the other processes of a launch do
         assert second(PROMPTS, GREEDY) == engine(PROMPTS, GREEDY)
     assert engine.server is not None and engine.server.alive
