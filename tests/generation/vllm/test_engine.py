@@ -90,6 +90,18 @@ def test_a_draw_depends_on_seed_and_numbers_alone(engine: VLLMEngine) -> None:
     assert len({tuple(c.ids) for c in done[0]}) == 3
 
 
+def test_more_prompt_tokens_than_vllm_takes_at_once(
+    engine: VLLMEngine, load: Callable[..., Any]
+) -> None:
+    prompts = [[(7 * i + j) % 300 + 5 for j in range(150)] for i in range(40)]
+    sampling = Sampling(4, 1.0)
+    together = engine(prompts, sampling, num_generations=2, seed=1)
+    alone = [engine([prompts[i]], sampling, seed=1, numbers=[i])[0][0] for i in (0, 13, 39)]
+    assert alone == [together[i][0] for i in (0, 13, 39)]
+    flat, answers = [p for p in prompts for _ in range(2)], [c for g in together for c in g]
+    assert compare(flat, answers, forced_logps(load(), flat, answers, 1.0)).largest < 1e-5
+
+
 def test_pushed_weights_are_those_that_answer(engine: VLLMEngine, load: Callable[..., Any]) -> None:
     new = load(seed=2)
     before, version = ids(engine(PROMPTS, GREEDY)), engine.version

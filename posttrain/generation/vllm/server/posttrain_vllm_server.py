@@ -306,6 +306,9 @@ def on_device(device: str, settings: dict[str, Any]) -> dict[str, Any]:
 
         room = int((share or 0.1) * psutil.virtual_memory().total)
         chosen["kv_cache_memory_bytes"] = room
+        # A prompt in two chunks draws twice for its first token, and vLLM takes one draw back,
+        # which generators on a CPU cannot do: the engine dies.
+        chosen["enable_chunked_prefill"] = False
         eager = True if eager is None else eager
     else:
         chosen["gpu_memory_utilization"] = share or 0.9
