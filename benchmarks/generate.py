@@ -6,16 +6,21 @@
 One token in a hundred of the vocabulary ends an answer, so that lengths are spread as chance has
 it, up to 256. A side counts the tokens up to the one that ends the answer, in the seconds it takes.
 `model.generate` is given batches of several sizes, prompts of like length together, and its best is
-taken; transformers' continuous batching, the slowest, gets an eighth of the prompts.
+taken; transformers' continuous batching, the slowest, gets an eighth of the prompts. vLLM runs as
+our server does, in its own environment (`make vllm-env`; left out where there is none), layer by
+layer and compiled, and the better of the two is taken. Its start is not counted, nor its first
+answers; HTTP and JSON are.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,15 +125,54 @@ def continuous(model: Any, given: list[list[int]], longest: int, size: int) -> i
     return sum(up_to_end(list(out.generated_tokens)) for out in done.values())
 
 
+def group_seconds(group: int) -> float:
+    """Seconds of the processor that a process group has used so far."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def vllm(eager: bool, given: list[list[int]], longest: int, threads: int) -> dict[str, float]:
+    """The same over a vLLM server, whose processor time counts with the client's."""
+    from posttrain.generation.base import Sampling
+    from posttrain.generation.vllm.engine import VLLMEngine
+    from posttrain.generation.vllm.settings import VLLMSettings
+
+    settings = VLLMSettings(dtype="float32", device_memory=0.05, eager=eager)
+    with tempfile.TemporaryDirectory() as folder:
+        load(threads).save_pretrained(folder)
+        with VLLMEngine.start(folder, STOPS, settings, Path(folder) / "vllm.log") as server:
+            assert server.server is not None and server.server.process is not None
+            group = server.server.process.pid
+            server(given[:2], Sampling(4), num_generations=ANSWERS)
+
+            def work() -> int:
+                done = server(given, Sampling(longest), num_generations=ANSWERS)
+                return sum(len(c.ids) for group in done for c in group)
+
+            before = group_seconds(group)
+            tokens, seconds, cpu = timed(work)
+            cpu += group_seconds(group) - before
+    return {"tokens": tokens, "seconds": seconds, "cpu_seconds": cpu}
+
+
 SIDES = {"ours": engine, "generate": generate, "continuous batching": continuous}
+SERVERS = {"vllm": True, "vllm compiled": False}
 PEERS = {
-    "generate": "transformers model.generate",
-    "continuous batching": "transformers generate_batch",
+    "generate": ("transformers model.generate", ["generate"]),
+    "continuous batching": ("transformers generate_batch", ["continuous batching"]),
+    "vllm": ("vLLM server on the CPU", list(SERVERS)),
 }
 
 
 def side(name: str, count: int, longest: int, size: int, threads: int) -> dict[str, float]:
     """One side on so many prompts, after a little of the same that nobody counts."""
+    if name in SERVERS:
+        return vllm(SERVERS[name], prompts(count), longest, threads)
     model, given, work = load(threads), prompts(count), SIDES[name]
     work(model, given[:2], 4, size)
     tokens, seconds, cpu = timed(lambda: work(model, given, longest, size))
@@ -145,6 +189,18 @@ def best(name: str, count: int, longest: int, sizes: list[int], threads: int) ->
     return max(found, key=lambda one: float(one["rate"]))
 
 
+def has_vllm() -> bool:
+    """Whether there is an environment with vLLM; says so if not."""
+    from posttrain.errors import ServerError
+    from posttrain.generation.vllm.launch import vllm_python
+
+    try:
+        return bool(vllm_python())
+    except ServerError as error:
+        sys.stderr.write(f"vllm: left out: {error}\n")
+        return False
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a quarter of the prompts, once")
@@ -156,17 +212,21 @@ def main() -> None:
     count, longest = (16, 128) if args.quick else (64, 256)
     results = []
     for case in args.case or PEERS:
-        many = count if case == "generate" else count // 8
+        peer_name, sides = PEERS[case]
+        if case == "vllm" and not has_vllm():
+            continue
+        many = count // 8 if case == "continuous batching" else count
         sizes = [many] if args.quick or case != "generate" else [4, 16, many]
         ours = best("ours", many, longest, [many], args.threads)
-        peer = best(case, many, longest, sizes, args.threads)
+        peers = [best(side, many, longest, sizes, args.threads) for side in sides]
+        peer = max(peers, key=lambda one: float(one["rate"]))
         results.append(
             {
                 "bench": "generate",
                 "case": case,
                 "ours": ours["rate"],
                 "peer": peer["rate"],
-                "peer_name": PEERS[case],
+                "peer_name": peer_name,
                 "unit": "tokens/s",
                 "ratio": ours["rate"] / peer["rate"],
                 "ours_peak_mb": ours["peak"],

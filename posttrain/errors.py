@@ -6,6 +6,8 @@
     ├── VerifierError      (ValueError)    unknown verifier, a ground truth that it cannot read
     ├── ModelError         (ValueError)    checkpoints, tokenizers, adapters
     ├── RunError           (RuntimeError)  the run folder: half written, foreign, no space left
+    ├── ServerError        (RuntimeError)  a generation server: not there, not started, refusing
+    ├── ProbeError         (RuntimeError)  sampler and trainer do not compute the same
     └── MissingExtraError  (ImportError)   an optional package that is not installed
 
 The command line turns any of them into one readable message and exit status 2.
@@ -72,6 +74,14 @@ class ModelError(PosttrainError, ValueError):
 
 class RunError(PosttrainError, RuntimeError):
     """A run folder that cannot be used or written."""
+
+
+class ServerError(PosttrainError, RuntimeError):
+    """A generation server that cannot be started or reached, or that refuses what it is asked."""
+
+
+class ProbeError(PosttrainError, RuntimeError):
+    """The engine that samples and the model that is trained do not compute the same."""
 
 
 class MissingExtraError(PosttrainError, ImportError):

@@ -15,6 +15,8 @@ FAMILY = {
     "VerifierError": ValueError,
     "ModelError": ValueError,
     "RunError": RuntimeError,
+    "ServerError": RuntimeError,
+    "ProbeError": RuntimeError,
     "MissingExtraError": ImportError,
 }
 

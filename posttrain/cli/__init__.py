@@ -26,6 +26,7 @@ from posttrain.cli.options import (
     overrides_of,
     tell,
 )
+from posttrain.cli.serve import serve
 from posttrain.errors import PosttrainError
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.command("export")(export)
+app.command("serve")(serve)
 app.command(**OVERRIDABLE)(doctor)
 
 GRACE_SECONDS = 10

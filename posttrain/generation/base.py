@@ -47,11 +47,14 @@ class Completion:
         logps: fp32 log-prob of each token at the sampling temperature (1 where that is 0) over the
             whole vocabulary: what a trainer computes for it. `top_p` and `top_k` change which
             token is drawn, not its log-prob.
+        version: of the weights that it comes from, where they are somewhere else than the
+            trainer's.
     """
 
     ids: list[int]
     finished: bool
     logps: list[float] = field(default_factory=list, compare=False)
+    version: int | None = field(default=None, compare=False)
 
 
 OnGroup = Callable[[int, list[Completion]], None]

@@ -14,6 +14,7 @@ from posttrain.decontamination import read_settings
 from posttrain.errors import Fault, ModelError, PosttrainError, RecipeError, VerifierError
 from posttrain.evals.tasks import SUITES, get_suite, get_task
 from posttrain.filters import get_filters
+from posttrain.generation import LocalSettings, engine_settings
 from posttrain.losses import policy_loss, preference_loss, reward_loss
 from posttrain.mixture.draw import get_mixing
 from posttrain.models import check_checkpoint, load_config, load_tokenizer
@@ -100,6 +101,7 @@ def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
         attempt(f"{path}.loss", lambda: policy_loss(stage.loss))  # type: ignore[attr-defined]
         attempt(f"{path}.advantage", lambda: advantage(stage.advantage))  # type: ignore[attr-defined]
         attempt(path, partial(check_methods, stage))
+        attempt(f"{path}.generation", lambda: check_generation(stage))
         for ours in stage.remap_verifier.values():  # type: ignore[attr-defined]
             attempt(f"{path}.remap_verifier", partial(get_verifier, ours))
     for j, source in enumerate(stage.datasets):
@@ -113,6 +115,12 @@ def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
             attempt(f"{at}.path", partial(known_generator, source.path, source.num_samples))
         elif not smoke:
             attempt(f"{at}.path", partial(must_exist, source.path))
+
+
+def check_generation(stage: Any) -> None:
+    """The engine is known, its options are, and the trainer can use it."""
+    if not isinstance(engine_settings(stage.generation), LocalSettings):
+        raise RecipeError("the trainer completes prompts in process so far; use {name: local}")
 
 
 def named_models(stage: Any) -> tuple[str, ...]:

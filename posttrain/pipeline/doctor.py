@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from posttrain.errors import ServerError
+from posttrain.generation.vllm.launch import vllm_python
 from posttrain.store import cache_root
 from posttrain.verifiers.sandbox.host import protection
 
@@ -31,11 +33,6 @@ OPTIONAL = {
         "from flash_attn import flash_attn_varlen_func",
         "attention over packs without padding",
         "pip install flash-attn (needs CUDA); without it torch's own kernels are used",
-    ),
-    "vllm": (
-        "import vllm",
-        "fast generation",
-        "install it in an environment of its own (`vllm` must be on PATH), see docs",
     ),
 }
 LEAST_GB = 20
@@ -67,7 +64,7 @@ def examine() -> list[Finding]:
     findings += [required(name) for name in REQUIRED]
     findings += devices()
     findings += [optional(name) for name in OPTIONAL]
-    return [*findings, sandbox(), disk(Path.cwd()), cache()]
+    return [*findings, vllm(), sandbox(), disk(Path.cwd()), cache()]
 
 
 def required(name: str) -> Finding:
@@ -113,20 +110,37 @@ def optional(name: str) -> Finding:
     """A package that one thing needs: whether it is there, and works in a process of its own."""
     trial, use, advice = OPTIONAL[name]
     if importlib.util.find_spec(name) is None:
-        if program := shutil.which(name):
-            return Finding(name, "ok", f"not in this environment, but as {program}")
         return Finding(name, "missing", f"not installed ({use})", advice)
     version = metadata.version(name.replace("_", "-"))
+    if (why := attempt(sys.executable, trial, use)) is None:
+        return Finding(name, "ok", f"{version} ({use})")
+    return Finding(name, "missing", f"{version} {why}", advice)
+
+
+def attempt(python: str | Path, trial: str, use: str) -> str | None:
+    """What a few lines do wrong in a process of their own; `None`: nothing."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", trial], capture_output=True, text=True, timeout=SECONDS
+            [python, "-c", trial], capture_output=True, text=True, timeout=SECONDS
         )
     except subprocess.TimeoutExpired:
-        return Finding(name, "missing", f"{version} does not answer in {SECONDS} s ({use})", advice)
-    if done.returncode:
-        why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        return Finding(name, "missing", f"{version} does not work ({use}): {why}", advice)
-    return Finding(name, "ok", f"{version} ({use})")
+        return f"does not answer in {SECONDS} s ({use})"
+    if not done.returncode:
+        return None
+    why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return f"does not work ({use}): {why}"
+
+
+def vllm() -> Finding:
+    """The environment of the vLLM server (docs/generation.md)."""
+    use = "generation on a server"
+    try:
+        python = vllm_python()
+    except ServerError:
+        return Finding("vllm", "missing", f"no environment with it ({use})", "make vllm-env")
+    if (why := attempt(python, "import vllm", use)) is None:
+        return Finding("vllm", "ok", f"{python} ({use})")
+    return Finding("vllm", "missing", f"{python} {why}", "make vllm-env")
 
 
 def disk(folder: Path) -> Finding:

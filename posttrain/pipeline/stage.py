@@ -14,6 +14,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain.errors import RecipeError
+from posttrain.generation import engine_settings
 from posttrain.models import Adapter, load_model, load_tokenizer, merge_adapter, save_model
 from posttrain.pipeline.check import dpo_loss, hub_options, is_verifier
 from posttrain.pipeline.counting import say
@@ -78,6 +79,9 @@ def arguments(
         if stage.ref_model_name_or_path:
             options = hub_options(recipe, stage.ref_model_name_or_path)
             values["ref_model_init_kwargs"] = options
+    if stage.kind == "rlvr":
+        # a server is refused by `check`: its trainer has yet to come
+        values["generation_batch_size"] = engine_settings(stage.generation).batch_size  # type: ignore[union-attr]
     if stage.max_steps is not None:
         values["max_steps"] = stage.max_steps
     # transformers reads a float below 1 as a share of the steps

@@ -256,6 +256,11 @@ class RLVR(Stage):
         1.0, "Sampling temperature; the log-probs are taken at it too.", above=0
     )
     top_p: float = key(1.0, "Nucleus sampling; 1 is off.", above=0, at_most=1)
+    generation: Mapping[str, Any] = key(
+        {"name": "local"},
+        "Who completes the prompts, and its options: {name: local, batch_size: 64} in process,"
+        " {name: vllm, device_memory: 0.4} a server.",
+    )
     beta: float = key(
         0.0,
         "Weight of the KL term towards the stage's start.",

@@ -1,4 +1,4 @@
-"""What a stage says of recomputed and compiled layers is what its trainer is told."""
+"""What a stage says of its layers and of its engine is what its trainer is told."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ import pytest
 import yaml
 
 from posttrain.errors import RecipeError
+from posttrain.pipeline.check import check_generation
 from posttrain.pipeline.hardware import Hardware
 from posttrain.pipeline.stage import arguments
-from posttrain.recipe import load_recipe
+from posttrain.recipe import Recipe, load_recipe
 
 
-def told(folder: Path, **stage: Any) -> Any:
-    """The trainer's arguments for a stage of SFT."""
+def written(folder: Path, kind: str = "sft", **stage: Any) -> Recipe:
+    """A recipe of one stage."""
     block = {"datasets": [{"path": "rows.jsonl"}], **stage}
-    recipe = {"name": "r", "model_name_or_path": "m", "stages": [{"sft": block}]}
+    recipe = {"name": "r", "model_name_or_path": "m", "stages": [{kind: block}]}
     (folder / "r.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    read = load_recipe(folder / "r.yaml")
-    return arguments(read, read.stages[0], folder, Hardware(1, None, ""))
+    return load_recipe(folder / "r.yaml")
+
+
+def told(folder: Path, kind: str = "sft", **stage: Any) -> Any:
+    """The trainer's arguments for the stage."""
+    recipe = written(folder, kind, **stage)
+    return arguments(recipe, recipe.stages[0], folder, Hardware(1, None, ""))
 
 
 @pytest.mark.parametrize(
@@ -43,3 +49,22 @@ def test_layers_that_are_compiled(tmp_path: Path) -> None:
     args = told(tmp_path, torch_compile=True)
     assert args.compile_layers == "inductor"
     assert not args.torch_compile  # the model as a whole is not
+
+
+def test_the_engine_that_completes_prompts(tmp_path: Path) -> None:
+    assert told(tmp_path, "rlvr").generation_batch_size == 64
+    assert told(tmp_path, "rlvr", generation={"batch_size": 8}).generation_batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("vlm", "did you mean 'vllm'"),
+        ({"batch_sise": 8}, "did you mean 'batch_size'"),
+        ({"name": "vllm", "device_memory": 0.4}, "completes prompts in process so far"),
+    ],
+)
+def test_an_engine_that_cannot_be_used_is_refused(spec: Any, why: str, tmp_path: Path) -> None:
+    stage = written(tmp_path, "rlvr", generation=spec).stages[0]
+    with pytest.raises(RecipeError, match=why):
+        check_generation(stage)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from posttrain import cli
+from posttrain.generation.vllm.launch import PYTHON
 from posttrain.pipeline import doctor
-from posttrain.pipeline.doctor import Finding, cache, disk, examine, optional, required
+from posttrain.pipeline.doctor import Finding, cache, disk, examine, optional, required, vllm
 
 
 def call(*arguments: str) -> int:
@@ -22,6 +23,7 @@ def call(*arguments: str) -> int:
 def test_every_line_says_what_was_found_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     few = {name: trial for name, trial in doctor.OPTIONAL.items() if name != "deepspeed"}
     monkeypatch.setattr(doctor, "OPTIONAL", few)  # it takes ten seconds to import
+    monkeypatch.setenv(PYTHON, "nowhere")  # and so does vLLM
     findings = examine()
     assert {"python", "torch", "bitsandbytes", "vllm", "disk", "cache"} <= {
         finding.name for finding in findings
@@ -50,6 +52,14 @@ def test_what_is_not_there_or_does_not_work(monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
+def test_an_environment_for_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PYTHON, "nowhere")
+    assert str(vllm()).endswith("no environment with it (generation on a server); make vllm-env")
+    monkeypatch.setenv(PYTHON, sys.executable)
+    found = vllm()  # this one has none
+    assert found.state == "missing" and "No module named 'vllm'" in found.found
+
+
 def test_disk_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LEAST_GB", 0)
     assert disk(tmp_path).state == "ok"
@@ -61,6 +71,7 @@ def test_disk_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "OPTIONAL", {})
+    monkeypatch.setenv(PYTHON, "nowhere")
     assert call("doctor", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found[0] == {"name": "python", "state": "ok", "found": sys.version.split()[0]} | {

@@ -1,0 +1,1 @@
+"""What runs in vLLM's environment: scripts that import nothing of this package."""
