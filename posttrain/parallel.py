@@ -105,10 +105,7 @@ def ordered(
         for future in pending:
             future.cancel()
         for worker in everyone:
-            if whole and kept is not None:
-                kept.append(worker)
-            else:
-                worker.close()
+            put_back(worker, whole)
         pool.shutdown(wait=True)
 
 
@@ -132,6 +129,14 @@ def keep_workers() -> Iterator[None]:
         workers, kept = kept, None
         for worker in workers:
             worker.close()
+
+
+def put_back(worker: Worker, whole: bool) -> None:
+    """Keep a worker that has nothing left to do, or end it."""
+    if whole and kept is not None:
+        kept.append(worker)
+    else:
+        worker.close()
 
 
 def take(make: Callable[[Any], Callable[[Any], Any]], setup: Any) -> Worker:

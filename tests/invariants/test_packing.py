@@ -86,8 +86,9 @@ def trained(kind: str, model: str, out: Path, **config: Any) -> tuple[list[float
 
 
 def assert_same(found: tuple[list[float], Any], expected: tuple[list[float], Any]) -> None:
-    # a policy loss is a sum of advantages that cancel, hence the absolute part
-    assert found[0] == pytest.approx(expected[0], rel=1e-5, abs=1e-7)
+    # a policy loss is a mean of advantages that cancel, each times a ratio near 1 that is known to
+    # the rounding of the sampler's float32 log-probs, hence the absolute part
+    assert found[0] == pytest.approx(expected[0], rel=1e-5, abs=5e-7)
     for name, weight in expected[1].items():
         torch.testing.assert_close(found[1][name], weight, rtol=1e-5, atol=2e-7, msg=name)
 
