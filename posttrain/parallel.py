@@ -72,8 +72,7 @@ def ordered(
     function = make(setup)
     for chunk in islice(rest, ALONE if children else None):
         yield function(chunk)
-    first = next(rest, None)
-    if first is None:
+    if (first := next(rest, None)) is None:
         return
     idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
     everyone = [take(make, setup) for _ in range(children)]
@@ -89,7 +88,7 @@ def ordered(
 
     pool, most = ThreadPoolExecutor(children), max(AHEAD * children, AT_LEAST)
     pending: deque[Future[Any]] = deque()
-    whole = False
+    done = False
     try:
         for chunk in chain([first], rest):
             if sum(not future.done() for future in pending) < QUEUED * children:
@@ -100,12 +99,12 @@ def ordered(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-        whole = True
+        done = True
     finally:
         for future in pending:
             future.cancel()
         for worker in everyone:
-            put_back(worker, whole)
+            put_back(worker, done)
         pool.shutdown(wait=True)
 
 
@@ -131,9 +130,9 @@ def keep_workers() -> Iterator[None]:
             worker.close()
 
 
-def put_back(worker: Worker, whole: bool) -> None:
+def put_back(worker: Worker, done: bool) -> None:
     """Keep a worker that has nothing left to do, or end it."""
-    if whole and kept is not None:
+    if done and kept is not None:
         kept.append(worker)
     else:
         worker.close()
