@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from posttrain.pipeline.counting import say
 from posttrain.pipeline.hardware import Hardware, set_accelerate_accumulation, split_batch
 from posttrain.recipe import Recipe, stage_name
 from posttrain.trainers.base import PostTrainer, PostTrainingArguments
+from posttrain.trainers.best import FOLDER as BEST
+from posttrain.trainers.best import Best
 from posttrain.trainers.checkpoints import last_checkpoint
 from posttrain.trainers.dpo import DPOConfig, DPOTrainer
 from posttrain.trainers.reward import RewardConfig, RewardTrainer
@@ -215,20 +218,23 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     if held_out is not None and stage.eval_steps is not None:
-        trainer.add_callback(HeldOutLoss(trainer, stage.eval_steps))
+        trainer.add_callback(HeldOut(trainer, stage.eval_steps))
+    best = stage.kind == "rlvr" and stage.load_best_model_at_end
+    if stage.kind == "rlvr":
+        trainer.add_callback(Best(trainer, best, stage.early_stopping_patience))
     warn = say if PartialState().is_main_process else None
     trainer.train(resume_from_checkpoint=last_checkpoint(folder, warn))
     if held_out is not None:
         trainer.evaluate()
     metrics = last_metrics(trainer.state.log_history)
     result = {"steps": trainer.state.global_step, "metrics": metrics}
-    export(trainer, start, folder, adapter, options)
+    export(trainer, start, folder, adapter, options, folder / BEST if best else None)
     del trainer, model
     fresh_state()
     return result
 
 
-class HeldOutLoss(TrainerCallback):
+class HeldOut(TrainerCallback):
     """Evaluates on the held-out rows every so many steps.
 
     At the start of the next step rather than at the end of this one: transformers evaluates before
@@ -240,7 +246,7 @@ class HeldOutLoss(TrainerCallback):
         self.trainer, self.every, self.latest = trainer, every, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        rows = (row["step"] for row in state.log_history if "eval_loss" in row)
+        rows = (r["step"] for r in state.log_history if {"eval_loss", "eval_reward"} & r.keys())
         self.latest = max(rows, default=0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -259,12 +265,24 @@ def last_metrics(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def export(
-    trainer: PostTrainer, start: str, folder: Path, adapter: Adapter | None, options: dict[str, Any]
+    trainer: PostTrainer,
+    start: str,
+    folder: Path,
+    adapter: Adapter | None,
+    options: dict[str, Any],
+    best: Path | None = None,
 ) -> None:
-    """Write `<folder>/model`, whole or not at all; adapters are folded in, and kept beside it."""
-    aside = folder / "model.tmp"
-    trainer.save_model(str(folder / "adapter" if adapter else aside))
-    state = PartialState()
+    """Write `<folder>/model`, whole or not at all; adapters are folded in, and kept beside it.
+
+    Args:
+        best: saved weights to take in place of the trainer's.
+    """
+    aside, state = folder / "model.tmp", PartialState()
+    saved = folder / "adapter" if adapter else aside
+    if best is None:
+        trainer.save_model(str(saved))
+    elif state.is_main_process:
+        shutil.copytree(best, saved, dirs_exist_ok=True)
     state.wait_for_everyone()
     if state.is_main_process:
         (aside / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nobody needs it

@@ -224,12 +224,11 @@ def _check_multiple(stage: Block, names: tuple[str, ...]) -> None:
 
 
 def _check_held_out(stage: Block) -> None:
-    if "eval_fraction" in stage.given and stage.kind == "rlvr":
-        stage.fault(
-            "eval_fraction", "has no loss to measure in rlvr; use `eval: {tasks: [...]}` instead"
-        )
     if "eval_steps" in stage.given and _known(stage.get("eval_fraction")) is None:
         stage.fault("eval_steps", "needs rows to evaluate on; set `eval_fraction`")
+    for name in ("early_stopping_patience", "load_best_model_at_end"):
+        if stage.kind == "rlvr" and _known(stage.get(name)) and "eval_steps" not in stage.given:
+            stage.fault(name, "needs evaluations to compare; set `eval_fraction` and `eval_steps`")
 
 
 def _check_mixing(stage: Block, sources: list[Block]) -> None:

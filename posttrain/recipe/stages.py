@@ -40,14 +40,15 @@ class Stage:
     )
     eval_fraction: float | None = key(
         None,
-        "Share of every source's rows that is held out, drawn by the seed; its loss is measured.",
+        "Share of every source's rows that is held out, drawn by the seed; its loss is measured, in"
+        " rlvr the reward of greedy answers.",
         above=0,
         at_most=0.5,
         aliases=("val_size", "val_set_size"),
     )
     eval_steps: int | None = key(
         None,
-        "Measure the held-out loss every so many steps; default: once, at the end.",
+        "Measure the held-out loss or reward every so many steps; default: once, at the end.",
         at_least=1,
     )
     bad_rows: str = key(
@@ -326,6 +327,14 @@ class RLVR(Stage):
         "Draw other prompts in the place of groups whose rewards are all equal, at most so many"
         " times per rollout (DAPO's dynamic sampling); 0 is off.",
         at_least=0,
+    )
+    early_stopping_patience: int | None = key(
+        None,
+        "Stop after so many held-out evaluations in a row without a better reward.",
+        at_least=1,
+    )
+    load_best_model_at_end: bool = key(
+        False, "The stage's model is the one with the best held-out reward, not the last one."
     )
     save_rollouts: bool = key(
         True, "Write every completion with its reward to `rollouts/` in the stage's folder."

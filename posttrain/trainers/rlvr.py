@@ -292,7 +292,3 @@ class RLVRTrainer(Rolling):
         super().log(logs, start_time)
         if self.accelerator.is_main_process:
             self.alarms(self.state.log_history)
-
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Not a loss: policies are evaluated on tasks (`posttrain.evals`)."""
-        return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from posttrain.generation.base import OnGroup, ignore
 from posttrain.generation.local import Completion, Sampling, eos_ids, generate_ids
 from posttrain.losses.base import num_items
 from posttrain.models import whole
+from posttrain.packing import Rows
 from posttrain.trainers.base import Batch
 from posttrain.trainers.credit import credit_groups, credit_tokens, kl_per_completion
 from posttrain.trainers.keeping import keep
@@ -92,7 +93,9 @@ class Rolling(Valued):
         name = row.get("source") or ""
         return self.sources.index(name) if name in self.sources else 0
 
-    def scored(self, rows: list[dict[str, Any]]) -> tuple[list[list[Completion]], torch.Tensor]:
+    def scored(
+        self, rows: list[dict[str, Any]], greedy: bool = False
+    ) -> tuple[list[list[Completion]], torch.Tensor]:
         """Completions of some prompts, and `[F, P, G]` what each reward function makes of them."""
         prompts, verifiers = [row["prompt_ids"] for row in rows], self.rewards.verifiers
         numbers = [int(row["index"]) for row in rows]
@@ -100,7 +103,7 @@ class Rolling(Valued):
         if verifiers and rows and self.args.reward_workers:
             verification = Verification(self.pool, verifiers, rows, self.text)
         with timed(self, "generate"):
-            completions = self.complete(prompts, numbers, verification or ignore)
+            completions = self.complete(prompts, numbers, verification or ignore, greedy)
         texts = [[self.text(c) for c in group] for group in completions]
         with timed(self, "verify"):  # what is left to wait for
             known = verification.scores() if verification else {}
@@ -122,25 +125,64 @@ class Rolling(Valued):
         kept = torch.tensor(finished, dtype=torch.bool).view_as(rewards)
         return torch.where(kept, rewards, torch.tensor(float(instead)))
 
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Greedy answers to held-out problems, one to each, rewarded as in training.
+
+        Returns:
+            The means that training logs of its rollouts, as `eval_reward`, `eval_pass_rate` and so
+            on; nothing where there are no problems.
+        """
+        rows = eval_dataset if eval_dataset is not None else self.eval_dataset
+        if rows is None:
+            return {}
+        if isinstance(rows, Mapping):
+            merged: dict[str, float] = {}
+            for name, part in rows.items():
+                merged |= self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}")
+            return merged
+        state, data = self.accelerator, Rows(self.prepare(rows))
+        mine: Any = [data[i] for i in range(state.process_index, len(data), state.num_processes)]
+        with self.apart():
+            completions, scores = self.scored(mine, greedy=True)
+            meter_draw(self, Draw(mine, completions, scores, self.totals(scores, completions)))
+            found = {name: value for name, value in self.drain().items() if name != "entropy"}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
     def complete(
-        self, prompts: list[list[int]], numbers: list[int], on_group: OnGroup = ignore
+        self,
+        prompts: list[list[int]],
+        numbers: list[int],
+        on_group: OnGroup = ignore,
+        greedy: bool = False,
     ) -> list[list[Completion]]:
         """Sample from the policy as it is; the draw depends on seed, step and row only.
 
         Args:
             numbers: of the rows in the data set, so that processes may share them as they like.
             on_group: called with every group that is whole.
+            greedy: one answer each, of the most probable tokens.
         """
         args, model = self.args, self.accelerator.unwrap_model(self.model_wrapped)
         bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-        sampling = Sampling(args.max_completion_length, args.temperature, args.top_p)
+        heat = 0.0 if greedy else args.temperature
+        sampling = Sampling(args.max_completion_length, heat, args.top_p)
         with whole(self.model_wrapped, bare):
             return generate_ids(
                 bare,
                 prompts,
                 sampling,
                 eos_ids(bare, self.processing_class),
-                num_generations=args.num_generations,
+                num_generations=1 if greedy else args.num_generations,
                 batch_size=args.generation_batch_size,
                 seed=args.seed * 1_000_003 + self.state.global_step,
                 numbers=numbers,

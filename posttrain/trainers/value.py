@@ -112,6 +112,8 @@ class Valued(PostTrainer):
         without_dropout(critic)
         if self.place_model_on_device:
             critic.to(self.args.device)
+        # the policy's outputs do not depend on it, so DDP would take it for unused
+        self.args.ddp_find_unused_parameters = False
         self.value_model = critic
         self.model.add_module(NAME, critic)
 

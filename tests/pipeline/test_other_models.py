@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,33 @@ def test_a_value_model_that_cannot_be_one_is_refused(
     assert found["stages[0].rlvr"].startswith("value_model: the advantage 'group' reads no values")
     assert found["stages[1].rlvr.value_model"].endswith("is not a reward model; give one")
     assert found["stages[2].rlvr"].startswith("kl_controller: 'adaptive' steers a KL in the reward")
+
+
+# --- the best policy by held-out reward -----------------------------------------------------------
+
+
+def test_the_model_is_the_best_of_the_held_out_evaluations(write: Callable[..., Path]) -> None:
+    ppo = rlvr(
+        reward_funcs=["reward"],
+        learning_rate=0.05,
+        eval_fraction=0.25,
+        eval_steps=1,
+        early_stopping_patience=1,
+        load_best_model_at_end=True,
+        max_length=128,
+        max_steps=8,
+    )
+    folder = run(write(REWARD, ppo))
+    history = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    rewards = [row["eval_reward"] for row in history if "eval_reward" in row]
+    assert 2 <= len(rewards) <= 9
+    kept = load_file(folder / "2-rlvr/best/model.safetensors")
+    model = load_file(folder / "2-rlvr/model/model.safetensors")
+    assert all(value.equal(model[name]) for name, value in kept.items())
+    steps = json.loads((folder / "report.json").read_text())["stages"][1]["steps"]
+    # the first one that is no better is found a step later, and one more ends the run
+    worse = next(i for i, pair in enumerate(pairwise(rewards)) if pair[1] <= pair[0])
+    assert steps == min(worse + 3, 8)
 
 
 # --- smoke ----------------------------------------------------------------------------------------
