@@ -14,7 +14,9 @@ from posttrain.decontamination import read_settings
 from posttrain.errors import Fault, ModelError, PosttrainError, RecipeError, VerifierError
 from posttrain.evals.tasks import SUITES, get_suite, get_task
 from posttrain.filters import get_filters
-from posttrain.generation import LocalSettings, engine_settings
+from posttrain.generation import engine_settings
+from posttrain.generation.vllm.launch import vllm_python
+from posttrain.generation.vllm.settings import VLLMSettings
 from posttrain.losses import policy_loss, preference_loss, reward_loss
 from posttrain.mixture.draw import get_mixing
 from posttrain.models import check_checkpoint, load_config, load_tokenizer
@@ -118,9 +120,10 @@ def check_stage(stage: Stage, path: str, attempt: Attempt, smoke: bool) -> None:
 
 
 def check_generation(stage: Any) -> None:
-    """The engine is known, its options are, and the trainer can use it."""
-    if not isinstance(engine_settings(stage.generation), LocalSettings):
-        raise RecipeError("the trainer completes prompts in process so far; use {name: local}")
+    """The engine is known, its options are, and what a server needs is there."""
+    settings = engine_settings(stage.generation)
+    if isinstance(settings, VLLMSettings) and settings.url is None:
+        vllm_python()
 
 
 def named_models(stage: Any) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from posttrain.errors import RecipeError
-from posttrain.generation import engine_settings
+from posttrain.generation import LocalSettings, engine_settings
 from posttrain.models import Adapter, load_model, load_tokenizer, merge_adapter, save_model
 from posttrain.pipeline.check import dpo_loss, hub_options, is_verifier
 from posttrain.pipeline.counting import say
@@ -83,8 +83,10 @@ def arguments(
             options = hub_options(recipe, stage.ref_model_name_or_path)
             values["ref_model_init_kwargs"] = options
     if stage.kind == "rlvr":
-        # a server is refused by `check`: its trainer has yet to come
-        values["generation_batch_size"] = engine_settings(stage.generation).batch_size  # type: ignore[union-attr]
+        values["generation"] = dict(stage.generation)
+        engine = engine_settings(stage.generation)
+        if isinstance(engine, LocalSettings):
+            values["generation_batch_size"] = engine.batch_size
     if stage.max_steps is not None:
         values["max_steps"] = stage.max_steps
     # transformers reads a float below 1 as a share of the steps

@@ -213,6 +213,9 @@ class RLVRTrainer(Rolling):
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.pool.close()
+            if self.served is not None:
+                self.served.close()
+                self.served = None
 
     # --- loss -------------------------------------------------------------------------------------
 

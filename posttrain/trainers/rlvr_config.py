@@ -8,6 +8,7 @@ from typing import Any
 
 from posttrain.advantages import advantage
 from posttrain.errors import RecipeError, nearest
+from posttrain.generation import EngineSettings, engine_settings
 from posttrain.losses import kl_controller, policy_loss, value_loss
 from posttrain.losses.base import PolicyLoss
 from posttrain.losses.kl import KL_ESTIMATORS
@@ -43,6 +44,8 @@ class RLVRConfig(PostTrainingArguments):
         resample_rounds: draws of other prompts in the place of groups of equal rewards, at most
             (DAPO's dynamic sampling, see `trainers.refill`).
         save_rollouts: write every rollout to `<output_dir>/rollouts/`, see `trainers.keeping`.
+        generation: who completes the prompts, as in a recipe.
+        generation_batch_size: prompts under way at a time, where that is done in process.
         reward_workers: processes in which verifiers run while others are still completed; 0: none.
         reward_seconds: what the verdict on a completion may take, in a worker.
         max_wrong_gold: largest share of rows whose gold answer a verifier may grade wrongly when
@@ -97,6 +100,9 @@ class RLVRConfig(PostTrainingArguments):
     max_wrong_gold: float | None = field(
         default=0.1, metadata={"help": "Share of gold answers that may be graded wrongly."}
     )
+    generation: dict[str, Any] | str = field(
+        default_factory=lambda: {"name": "local"}, metadata={"help": "Who completes prompts."}
+    )
     generation_batch_size: int = field(
         default=64, metadata={"help": "Prompts completed at a time, per process."}
     )
@@ -137,6 +143,7 @@ class Methods:
 
     Attributes:
         advantage: a `GroupMethod` or a `TokenMethod`.
+        engine: who completes prompts.
         kl_control: says the KL term's weight; its state changes between rollouts.
         kl_in_reward: the estimator of the KL in the reward, or `None`: it is in the loss.
         value_model: what the value model starts from, or `None`: the advantage reads no values.
@@ -146,6 +153,7 @@ class Methods:
     loss: PolicyLoss
     reduction: str
     value_loss: ValueLoss
+    engine: EngineSettings
     kl_control: FixedKL
     kl_in_reward: str | None
     value_model: str | None
@@ -193,6 +201,7 @@ class Methods:
                     "coefficient": settings.vf_coef,
                 }
             ),
+            engine_settings(settings.generation),
             controller(settings, in_reward),
             (settings.kl_estimator or "k1") if in_reward else None,
             (settings.value_model or "policy") if credit.needs_values else None,

@@ -9,6 +9,7 @@ import torch
 
 from posttrain.generation.base import OnGroup, ignore
 from posttrain.generation.local import Completion, Sampling, eos_ids, generate_ids
+from posttrain.generation.vllm.settings import VLLMSettings
 from posttrain.losses.base import num_items
 from posttrain.models import whole
 from posttrain.packing import Rows
@@ -21,6 +22,7 @@ from posttrain.trainers.rewards import Rewards
 from posttrain.trainers.rlvr_config import Methods, RLVRConfig
 from posttrain.trainers.rollouts import Rollout, by_count, by_tokens, pack_answers
 from posttrain.trainers.seen import meter_credit, meter_draw, timed
+from posttrain.trainers.served import Served
 from posttrain.trainers.value import Valued
 from posttrain.trainers.verifying import Verification
 from posttrain.verifiers.workers.pool import Pool
@@ -32,6 +34,7 @@ class Rolling(Valued):
     Attributes:
         pool: workers for verifiers.
         reference: the model that the KL term compares with, where there is one.
+        served: the server that completes prompts, once there is one.
         on_rollout: called with every rollout, scored.
     """
 
@@ -40,6 +43,7 @@ class Rolling(Valued):
     methods: Methods
     pool: Pool
     reference: FrozenReference | None = None
+    served: Served | None = None
     on_rollout: Callable[[list[Rollout]], None] | None = None
 
     def _prepare_input(self, data: Any) -> Any:
@@ -102,6 +106,7 @@ class Rolling(Valued):
         verification = None
         if verifiers and rows and self.args.reward_workers:
             verification = Verification(self.pool, verifiers, rows, self.text)
+        self.follow()
         with timed(self, "generate"):
             completions = self.complete(prompts, numbers, verification or ignore, greedy)
         texts = [[self.text(c) for c in group] for group in completions]
@@ -176,18 +181,42 @@ class Rolling(Valued):
         bare = model.get_base_model() if hasattr(model, "get_base_model") else model
         heat = 0.0 if greedy else args.temperature
         sampling = Sampling(args.max_completion_length, heat, args.top_p)
+        each, seed = 1 if greedy else args.num_generations, self.draw_seed
+        if self.served is not None:
+            return self.served.engine(
+                prompts,
+                sampling,
+                num_generations=each,
+                seed=seed,
+                numbers=numbers,
+                on_group=on_group,
+            )
         with whole(self.model_wrapped, bare):
             return generate_ids(
                 bare,
                 prompts,
                 sampling,
                 eos_ids(bare, self.processing_class),
-                num_generations=1 if greedy else args.num_generations,
+                num_generations=each,
                 batch_size=args.generation_batch_size,
-                seed=args.seed * 1_000_003 + self.state.global_step,
+                seed=seed,
                 numbers=numbers,
                 on_group=on_group,
             )
+
+    @property
+    def draw_seed(self) -> int:
+        """Of what is sampled at this step."""
+        return self.args.seed * 1_000_003 + self.state.global_step
+
+    def follow(self) -> None:
+        """Let the server, where there is one, have the policy as it is."""
+        settings = self.methods.engine
+        if not isinstance(settings, VLLMSettings):
+            return
+        with timed(self, "sync"):
+            self.served = self.served or Served(self, settings)
+            self.served.follow()
 
     def text(self, completion: Completion) -> str:
         return str(self.processing_class.decode(completion.ids, skip_special_tokens=True))
@@ -247,7 +276,7 @@ class Rolling(Valued):
 
     def samples_exactly(self, batches: list[Batch]) -> bool:
         """Whether the engine's log-probs are the trainer's: both in fp32, to rounding."""
-        plain = self.accelerator.mixed_precision == "no"
+        plain = self.accelerator.mixed_precision == "no" and self.served is None
         plain = plain and torch.get_float32_matmul_precision() == "highest"
         plain = plain and all(p.dtype == torch.float32 for p in self.model.parameters())
         return plain and not any(bool(b["sampler_logps"].isnan().any()) for b in batches)

@@ -28,6 +28,7 @@ ROLLED = (
     "kl_beta",
     "verifier/timeout",
     "verifier/crash",
+    "seconds/sync",
     "seconds/generate",
     "seconds/verify",
     "seconds/train",

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from posttrain.errors import RecipeError
+from posttrain.generation.vllm import launch
 from posttrain.pipeline.check import check_generation
 from posttrain.pipeline.hardware import Hardware
 from posttrain.pipeline.stage import arguments
@@ -54,6 +55,8 @@ def test_layers_that_are_compiled(tmp_path: Path) -> None:
 def test_the_engine_that_completes_prompts(tmp_path: Path) -> None:
     assert told(tmp_path, "rlvr").generation_batch_size == 64
     assert told(tmp_path, "rlvr", generation={"batch_size": 8}).generation_batch_size == 8
+    server = {"name": "vllm", "device_memory": 0.4}
+    assert told(tmp_path, "rlvr", generation=server).generation == server
 
 
 @pytest.mark.parametrize(
@@ -61,10 +64,15 @@ def test_the_engine_that_completes_prompts(tmp_path: Path) -> None:
     [
         ("vlm", "did you mean 'vllm'"),
         ({"batch_sise": 8}, "did you mean 'batch_size'"),
-        ({"name": "vllm", "device_memory": 0.4}, "completes prompts in process so far"),
+        ({"name": "vllm", "device_memory": 0.4}, "make vllm-env"),
     ],
 )
-def test_an_engine_that_cannot_be_used_is_refused(spec: Any, why: str, tmp_path: Path) -> None:
+def test_an_engine_that_cannot_be_used_is_refused(
+    spec: Any, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "CHECKOUT", tmp_path)  # no environment of a server there
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(launch.PYTHON, raising=False)
     stage = written(tmp_path, "rlvr", generation=spec).stages[0]
     with pytest.raises(RecipeError, match=why):
         check_generation(stage)

@@ -30,6 +30,9 @@ class VLLMSettings:
         sleep: whether the server may be put to sleep (GPUs that a trainer shares).
         start_seconds: time until it must answer.
         restarts: how often in one call it is started, or looked for, anew after it died.
+        probe_rollouts: rollouts from one comparison of server and trainer to the next; the first is
+            at the start.
+        max_gap, mean_gap: what their log-probs may differ by, in nats; in fp32 0.01 and 0.001 do.
         url: of a server that runs already; its token is read from POSTTRAIN_VLLM_TOKEN.
         options: further arguments of vLLM's engine, by their own names.
 
@@ -47,6 +50,9 @@ class VLLMSettings:
     sleep: bool = False
     start_seconds: float = 900.0
     restarts: int = 3
+    probe_rollouts: int = 50
+    max_gap: float = 1.0
+    mean_gap: float = 0.05
     url: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -60,6 +66,9 @@ class VLLMSettings:
             ("lora_rank", 0 <= self.lora_rank <= RANKS[-1], f"0 to {RANKS[-1]}"),
             ("start_seconds", self.start_seconds > 0, "above 0"),
             ("restarts", self.restarts >= 0, "0 or more"),
+            ("probe_rollouts", self.probe_rollouts >= 1, "at least 1"),
+            ("max_gap", self.max_gap > 0, "above 0"),
+            ("mean_gap", self.mean_gap > 0, "above 0"),
         ):
             if not right:
                 raise RecipeError(f"{name}: {getattr(self, name)!r} must be {allowed}")
