@@ -113,7 +113,8 @@ class Valued(PostTrainer):
         if self.place_model_on_device:
             critic.to(self.args.device)
         # the policy's outputs do not depend on it, so DDP would take it for unused
-        self.args.ddp_find_unused_parameters = False
+        if self.accelerator.ddp_handler is not None:
+            self.accelerator.ddp_handler.find_unused_parameters = False
         self.value_model = critic
         self.model.add_module(NAME, critic)
 

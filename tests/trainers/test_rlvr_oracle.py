@@ -80,7 +80,7 @@ def trained(
         checkpoint(), even_share, args, train_dataset=PROBLEMS, **options
     )  # fmt: skip
     start = {n: p.clone() for n, p in critic.state_dict().items()} if options else None
-    trainer.complete = lambda p, n, on_group=ignore: [g[:size] for g in planted(p, n)]
+    trainer.complete = lambda p, n, *_: [g[:size] for g in planted(p, n)]
     assert trainer.reference is not None
     other = AutoModelForCausalLM.from_pretrained(checkpoint(initializer_range=0.1))
     set_attention(other)
