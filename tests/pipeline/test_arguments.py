@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from posttrain.errors import RecipeError
+from posttrain.errors import PosttrainError, RecipeError
 from posttrain.generation.vllm import launch
 from posttrain.pipeline.check import check_generation
 from posttrain.pipeline.hardware import Hardware
@@ -74,5 +74,5 @@ def test_an_engine_that_cannot_be_used_is_refused(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(launch.PYTHON, raising=False)
     stage = written(tmp_path, "rlvr", generation=spec).stages[0]
-    with pytest.raises(RecipeError, match=why):
+    with pytest.raises(PosttrainError, match=why):
         check_generation(stage)
