@@ -36,6 +36,16 @@ def undrawn(device: torch.device) -> Any:
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
+def once(model: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Weights without the second copy of those that are tied, which parts put together have."""
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    return {
+        name: value
+        for name, value in state.items()
+        if tied.get(name) not in state or not torch.equal(value, state[tied[name]])
+    }
+
+
 class SavingTrainer(Trainer):
     """A `Trainer` that saves whole checkpoints, before it evaluates, and resumes whole ones."""
 
@@ -101,6 +111,8 @@ class SavingTrainer(Trainer):
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
+        if state_dict is not None:
+            state_dict = once(self.model, state_dict)
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             note_quantisation(self.model, Path(output_dir or self.args.output_dir))

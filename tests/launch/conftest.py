@@ -127,6 +127,7 @@ def metrics() -> Callable[..., dict[str, list[dict[str, Any]]]]:
             row = json.loads(line)
             assert set(row) >= OF_THE_MACHINE, f"not in {row}"
             row = {name: value for name, value in row.items() if name not in OF_THE_MACHINE}
+            row = {name: value for name, value in row.items() if not name.startswith("seconds/")}
             stages.setdefault(row["stage"], []).append(row)
         return stages
 

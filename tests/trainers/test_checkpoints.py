@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from posttrain.errors import RunError
 from posttrain.trainers.checkpoints import check_shares, fault, found, last_checkpoint
+from posttrain.trainers.saving import once
 
 
 @pytest.fixture
@@ -118,3 +119,13 @@ def test_the_newest_whole_one_is_found_by_its_number(whole: Path, tmp_path: Path
     (line,) = said
     assert "checkpoint-200 is not whole (optimizer.pt is missing)" in line
     assert last_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_tied_weights_are_saved_once() -> None:
+    class Tied:
+        all_tied_weights_keys = {"head": "embed", "other": "body"}  # noqa: RUF012
+
+    state = {"embed": torch.ones(2), "head": torch.ones(2), "body": torch.ones(2)}
+    state["other"] = torch.zeros(2)  # no longer the same, so it is kept
+    assert list(once(Tied(), state)) == ["embed", "body", "other"]
+    assert list(once(object(), state)) == list(state)
