@@ -261,12 +261,11 @@ def test_the_kl_term_starts_at_zero_and_holds_the_policy_back(
 ) -> None:
     drift = []
     for beta in (1e-6, 1.0):
-        args = config(tmp_path, beta=beta, max_steps=8, optim="adamw_torch", learning_rate=5e-3)
+        args = config(tmp_path, beta=beta, max_steps=24, optim="adamw_torch", learning_rate=5e-3)
         trainer = RLVRTrainer(checkpoint(), even_share, args, train_dataset=PROBLEMS)
         trainer.train()
         assert entries(trainer)[0]["kl"] == pytest.approx(0.0, abs=1e-9)
-        # one step's few tokens say little
-        drift.append(sum(entry["kl"] for entry in entries(trainer)[4:]))
+        drift.append(entries(trainer)[-1]["kl"])
     assert 0 < drift[1] < 0.5 * drift[0]
 
 
