@@ -85,7 +85,8 @@ def check_trained(rows: int, counts: Counts, dropped: Counts, kind: str) -> None
         if not count.get("trained_tokens"):
             why = most_common(dropped.get(source, {}))
             raise DataError(f"source {source!r}: no token is trained ({why})")
-    if all(count.get("without_eos", 0) >= count["rows"] for count in counts.values()):
+    each = 2 if kind == "preference" else 1  # answers of a row, any of which may end
+    if all(count.get("without_eos", 0) >= each * count["rows"] for count in counts.values()):
         raise DataError(
             "EOS is not trained in any row, so the model would never learn to stop: the chat "
             "template must end each answer with the tokenizer's EOS or with a special token of "

@@ -51,3 +51,9 @@ def test_problems_train_no_token_of_their_own() -> None:
     check_trained(1, {"a": {"rows": 1}}, {}, "problem")
     with pytest.raises(DataError, match="the sources are empty"):
         check_trained(0, {}, {}, "problem")
+
+
+def test_a_pair_has_two_answers_of_which_one_may_end() -> None:
+    check_trained(2, {"a": FINE | {"without_eos": 3}}, {}, "preference")
+    with pytest.raises(DataError, match="EOS is not trained in any row"):
+        check_trained(2, {"a": FINE | {"without_eos": 4}}, {}, "preference")
