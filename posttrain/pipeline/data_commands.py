@@ -130,7 +130,7 @@ def find_lock(given: str | Path, out: Path, recipe: Path) -> dict[str, Any]:
             if any(stage.get("version") != VERSION for stage in found.values()):
                 raise RunError(f"{place} is of another version of posttrain; lock again")
             return found
-    looked = ", ".join(map(str, places))
+    looked = ", ".join(dict.fromkeys(map(str, places)))
     raise RunError(f"--locked: there is no {looked}; make one with `posttrain data lock`")
 
 
