@@ -58,7 +58,7 @@ OWN: dict[str, tuple[str, ...]] = {
         "max_completion_length", "temperature", "top_p", "beta", "kl_in", "kl_estimator",
         "kl_controller", "advantage", "value_model", "vf_coef", "cliprange_value", "loss",
         "loss_reduction", "reward_scale", "missing_eos_reward", "reward_weights", "reward_workers",
-        "resample_rounds", "save_rollouts", "reward_seconds", "max_wrong_gold",
+        "resample_rounds", "rollouts_ahead", "save_rollouts", "reward_seconds", "max_wrong_gold",
     ),
 }  # fmt: skip
 

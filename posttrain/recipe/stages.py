@@ -328,6 +328,13 @@ class RLVR(Stage):
         " times per rollout (DAPO's dynamic sampling); 0 is off.",
         at_least=0,
     )
+    rollouts_ahead: int = key(
+        0,
+        "Ask for so many rollouts before they are needed, so that a server completes them while"
+        " others are trained on; their tokens come from weights that are as many rollouts old.",
+        at_least=0,
+        aliases=("async_steps",),
+    )
     early_stopping_patience: int | None = key(
         None,
         "Stop after so many held-out evaluations in a row without a better reward.",

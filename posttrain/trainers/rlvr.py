@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from posttrain.losses.base import TokenLogps, segment_sum, token_weights
 from posttrain.models import Adapter
 from posttrain.packing import GlobalBatches, Rows, check_budget, row_lengths
 from posttrain.packing.layout import Table
+from posttrain.trainers.ahead import Ahead
 from posttrain.trainers.alarms import Alarms
 from posttrain.trainers.base import Batch
 from posttrain.trainers.policies import FrozenReference
@@ -109,6 +111,7 @@ class RLVRTrainer(Rolling):
         # micro-batches of steps that are rolled out, not yet run
         self.windows: list[list[Batch]] = []
         self.rolled_out = 0
+        self.ahead = Ahead(self)
         self.alarms = Alarms()
         self.pool = Pool(max(args.reward_workers, 1), args.reward_seconds)
         without_dropout(self.model)  # or the same tokens would have other log-probs
@@ -154,19 +157,26 @@ class RLVRTrainer(Rolling):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], torch.Tensor]:
-        if self.rolled_out:  # prompts of the rollout that a resumed run starts with
+        if self.rolled_out:  # prompts of the rollouts that a resumed run starts with
             list(islice(epoch_iterator, self.rolled_out * num_batches))
             self.rolled_out = 0
         if not self.windows:
+            with timed(self, "wait"):
+                asked = self.ahead.next(partial(self.next_prompts, epoch_iterator, num_batches))
             passes = self.args.num_ppo_epochs
-            parts = list(islice(epoch_iterator, self.args.steps_per_rollout * num_batches))
-            parts = parts[: len(parts) // passes]
-            starts = range(0, len(parts), num_batches)
-            steps = [[row for part in parts[i : i + num_batches] for row in part] for i in starts]
-            self.windows = self.roll_out(steps, num_batches) * passes
+            self.windows = self.roll_out(asked, num_batches) * passes
         batches = self.windows.pop(0)
         items = self.count_items(batches, device)
         return batches if self.args.max_tokens_per_device is None else [batches], items  # type: ignore[list-item]
+
+    def next_prompts(
+        self, epoch_iterator: Iterator[Any], num_batches: int
+    ) -> list[list[dict[str, Any]]]:
+        """The problems of each step of another rollout; none where the epoch ends."""
+        parts = list(islice(epoch_iterator, self.args.steps_per_rollout * num_batches))
+        parts = parts[: len(parts) // self.args.num_ppo_epochs]
+        starts = range(0, len(parts), num_batches)
+        return [[row for part in parts[i : i + num_batches] for row in part] for i in starts]
 
     def training_step(
         self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
@@ -187,7 +197,11 @@ class RLVRTrainer(Rolling):
         if _internal_call:
             path = self.rollout_file(str(output_dir))
             path.parent.mkdir(parents=True, exist_ok=True)
-            state = {"windows": self.windows, "kl_control": self.methods.kl_control.state_dict()}
+            state = {
+                "windows": self.windows,
+                "kl_control": self.methods.kl_control.state_dict(),
+                "ahead": self.ahead.state_dict(),
+            }
             torch.save(state, path)
 
     def train(
@@ -200,22 +214,26 @@ class RLVRTrainer(Rolling):
         """
         resume_from_checkpoint = self.whole_checkpoint(resume_from_checkpoint)
         self.windows = []
+        self.ahead.close()
         if resume_from_checkpoint and self.rollout_file(str(resume_from_checkpoint)).is_file():
             path = self.rollout_file(str(resume_from_checkpoint))
             with torch.serialization.safe_globals([Table]):
                 state = torch.load(path, map_location=self.args.device, weights_only=True)
             self.windows = state["windows"]
             self.methods.kl_control.load_state_dict(state["kl_control"])
-        self.rolled_out = len(self.windows)
+            self.ahead.load_state_dict(state["ahead"])
+        ahead = sum(1 for _ in self.ahead.steps()) * self.args.num_ppo_epochs
+        self.rolled_out = len(self.windows) + ahead
         try:
             if not resume_from_checkpoint and self.args.max_wrong_gold is not None:
                 check_gold_answers(self)
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
-            self.pool.close()
             if self.served is not None:
                 self.served.close()
                 self.served = None
+            self.ahead.close()
+            self.pool.close()
 
     # --- loss -------------------------------------------------------------------------------------
 

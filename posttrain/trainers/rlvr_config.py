@@ -9,6 +9,7 @@ from typing import Any
 from posttrain.advantages import advantage
 from posttrain.errors import RecipeError, nearest
 from posttrain.generation import EngineSettings, engine_settings
+from posttrain.generation.vllm.settings import VLLMSettings
 from posttrain.losses import kl_controller, policy_loss, value_loss
 from posttrain.losses.base import PolicyLoss
 from posttrain.losses.kl import KL_ESTIMATORS
@@ -43,6 +44,8 @@ class RLVRConfig(PostTrainingArguments):
         missing_eos_reward: replaces the reward of a completion that was cut off.
         resample_rounds: draws of other prompts in the place of groups of equal rewards, at most
             (DAPO's dynamic sampling, see `trainers.refill`).
+        rollouts_ahead: rollouts that are asked for before they are needed, see `trainers.ahead`; a
+            server completes them while others are trained on. The importance weight is then on.
         save_rollouts: write every rollout to `<output_dir>/rollouts/`, see `trainers.keeping`.
         generation: who completes the prompts, as in a recipe.
         generation_batch_size: prompts under way at a time, where that is done in process.
@@ -94,6 +97,9 @@ class RLVRConfig(PostTrainingArguments):
     resample_rounds: int = field(
         default=0, metadata={"help": "Draws that replace groups of equal rewards."}
     )
+    rollouts_ahead: int = field(
+        default=0, metadata={"help": "Rollouts asked for before they are needed."}
+    )
     save_rollouts: bool = field(default=True, metadata={"help": "Write rollouts as parquet."})
     reward_workers: int = field(default=2, metadata={"help": "Processes that verify."})
     reward_seconds: float = field(default=30.0, metadata={"help": "Seconds per verdict."})
@@ -122,9 +128,9 @@ class RLVRConfig(PostTrainingArguments):
                 f"{self.world_size} processes; change per_device_train_batch_size, "
                 "gradient_accumulation_steps or num_generations"
             )
-        for name in ("num_mini_batches", "num_ppo_epochs"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"{name}: got {getattr(self, name)}; allowed is 1 or more")
+        for name, least in (("num_mini_batches", 1), ("num_ppo_epochs", 1), ("rollouts_ahead", 0)):
+            if getattr(self, name) < least:
+                raise RecipeError(f"{name}: got {getattr(self, name)}; allowed is {least} or more")
 
     @property
     def prompts_per_step(self) -> int:
@@ -171,7 +177,9 @@ class Methods:
             RecipeError: an unknown method or option, or two settings that contradict each other.
         """
         chosen("kl_in", settings.kl_in, PLACES)
-        loss = as_spec(settings.loss)
+        loss, engine = as_spec(settings.loss), engine_settings(settings.generation)
+        if settings.rollouts_ahead or isinstance(engine, VLLMSettings):
+            loss = {"importance": {"name": "truncate"}, **loss}  # tokens are not quite the policy's
         if settings.kl_estimator is not None:
             chosen("kl_estimator", settings.kl_estimator, tuple(KL_ESTIMATORS))
             if settings.kl_in == "loss":
@@ -183,6 +191,11 @@ class Methods:
             raise RecipeError(
                 f"resample_rounds: got {settings.resample_rounds}, but it replaces groups of equal "
                 "rewards: it needs an advantage of groups and num_generations above 1; set it to 0"
+            )
+        if settings.rollouts_ahead and settings.resample_rounds:
+            raise RecipeError(
+                f"rollouts_ahead: got {settings.rollouts_ahead}, but resample_rounds draws with "
+                "the weights of the step, when rewards are known; set one of them to 0"
             )
         in_reward = settings.kl_in == "reward" and settings.beta > 0
         if settings.value_model is not None and not credit.needs_values:
@@ -201,7 +214,7 @@ class Methods:
                     "coefficient": settings.vf_coef,
                 }
             ),
-            engine_settings(settings.generation),
+            engine,
             controller(settings, in_reward),
             (settings.kl_estimator or "k1") if in_reward else None,
             (settings.value_model or "policy") if credit.needs_values else None,

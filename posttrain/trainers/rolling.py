@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from posttrain.generation.vllm.settings import VLLMSettings
 from posttrain.losses.base import num_items
 from posttrain.models import whole
 from posttrain.packing import Rows
+from posttrain.trainers.ahead import Ahead, Asked
 from posttrain.trainers.base import Batch
 from posttrain.trainers.credit import credit_groups, credit_tokens, kl_per_completion
 from posttrain.trainers.keeping import keep
@@ -35,6 +36,7 @@ class Rolling(Valued):
         pool: workers for verifiers.
         reference: the model that the KL term compares with, where there is one.
         served: the server that completes prompts, once there is one.
+        ahead: rollouts that were asked for.
         on_rollout: called with every rollout, scored.
     """
 
@@ -42,6 +44,7 @@ class Rolling(Valued):
     rewards: Rewards
     methods: Methods
     pool: Pool
+    ahead: Ahead
     reference: FrozenReference | None = None
     served: Served | None = None
     on_rollout: Callable[[list[Rollout]], None] | None = None
@@ -52,11 +55,14 @@ class Rolling(Valued):
             return data.to(self.args.device)
         return super()._prepare_input(data)
 
-    def roll_out(self, steps: list[list[dict[str, Any]]], num_batches: int) -> list[list[Batch]]:
-        """Complete the prompts of several steps at once -> per step its micro-batches."""
-        rows = [row for step in steps for row in step]
-        completions, scores = self.scored(rows)
+    def roll_out(self, asked: Asked, num_batches: int) -> list[list[Batch]]:
+        """Credit the completions of several steps at once -> per step its micro-batches."""
+        steps, rows = asked.steps, asked.rows
+        completions, scores = self.judged(asked)
         draw = Draw(rows, completions, scores, self.totals(scores, completions))
+        if self.args.rollouts_ahead:
+            late = torch.tensor(float(self.state.global_step - asked.step))
+            self.meter("staleness", late.to(self.args.device), 1.0)
         meter_draw(self, draw)  # as drawn: what replaces groups is chosen by its reward
         if self.args.resample_rounds:
             draw = refill(self, draw)
@@ -72,7 +78,7 @@ class Rolling(Valued):
             windows.append(self.micro_batches(rollouts[start : start + len(step)], num_batches))
             start += len(step)
         batches = [batch for window in windows for batch in window]
-        self.fill(batches)
+        self.fill(batches, fresh=asked.step == self.state.global_step)
         if known is None:
             self.credit(rewards, batches)
         meter_credit(self, rollouts, batches)
@@ -101,23 +107,46 @@ class Rolling(Valued):
         self, rows: list[dict[str, Any]], greedy: bool = False
     ) -> tuple[list[list[Completion]], torch.Tensor]:
         """Completions of some prompts, and `[F, P, G]` what each reward function makes of them."""
-        prompts, verifiers = [row["prompt_ids"] for row in rows], self.rewards.verifiers
-        numbers = [int(row["index"]) for row in rows]
-        verification = None
-        if verifiers and rows and self.args.reward_workers:
-            verification = Verification(self.pool, verifiers, rows, self.text)
+        self.ahead.wait()
         self.follow()
-        with timed(self, "generate"):
-            completions = self.complete(prompts, numbers, verification or ignore, greedy)
+        asked = self.asked([rows])
+        self.write([asked], self.draw_seed, greedy)
+        return self.judged(asked)
+
+    def asked(self, steps: list[list[dict[str, Any]]], step: int | None = None) -> Asked:
+        """Problems whose completions are verified as they come; `step` is that of the weights."""
+        rows, verification = [row for one in steps for row in one], None
+        if self.rewards.verifiers and rows and self.args.reward_workers:
+            verification = Verification(self.pool, self.rewards.verifiers, rows, self.text)
+        return Asked(steps, self.state.global_step if step is None else step, verification)
+
+    def write(self, new: Sequence[Asked], seed: int, greedy: bool = False) -> None:
+        """Complete the prompts of some rollouts together, those of the first one first."""
+        places = [(asked, i) for asked in new for i in range(len(asked.rows))]
+        rows = [asked.rows[i] for asked, i in places]
+
+        def on_group(index: int, group: list[Completion]) -> None:
+            asked, i = places[index]
+            asked.take(i, group)
+
+        prompts, numbers = [row["prompt_ids"] for row in rows], [int(row["index"]) for row in rows]
+        self.complete(prompts, numbers, on_group, greedy, seed)
+
+    def judged(self, asked: Asked) -> tuple[list[list[Completion]], torch.Tensor]:
+        """The completions of a rollout and `[F, P, G]` their scores, whatever they come from."""
+        rows, completions = asked.rows, asked.future.result()
         texts = [[self.text(c) for c in group] for group in completions]
+        seconds = torch.tensor(asked.seconds, device=self.args.device)
+        self.meter("seconds/generate", seconds, 1.0)
         with timed(self, "verify"):  # what is left to wait for
-            known = verification.scores() if verification else {}
+            known = asked.verification.scores() if asked.verification else {}
             each = self.rewards.each
             scores = each(rows, texts, completions, known, trainer_state=self.state)
-        if verification:
-            for name, count in verification.faults().items():
-                total = torch.tensor(float(count), device=self.args.device)
-                self.meter(f"verifier/{name}", total, sum(map(len, texts)) * len(verifiers))
+        if asked.verification:
+            count = sum(map(len, texts)) * len(self.rewards.verifiers)
+            for name, found in asked.verification.faults().items():
+                total = torch.tensor(float(found), device=self.args.device)
+                self.meter(f"verifier/{name}", total, count)
         return completions, scores
 
     def totals(self, scores: torch.Tensor, completions: list[list[Completion]]) -> torch.Tensor:
@@ -169,19 +198,22 @@ class Rolling(Valued):
         numbers: list[int],
         on_group: OnGroup = ignore,
         greedy: bool = False,
+        seed: int | None = None,
     ) -> list[list[Completion]]:
-        """Sample from the policy as it is; the draw depends on seed, step and row only.
+        """Sample from the policy as it is; the draw depends on seed and row only.
 
         Args:
             numbers: of the rows in the data set, so that processes may share them as they like.
             on_group: called with every group that is whole.
             greedy: one answer each, of the most probable tokens.
+            seed: of the draw; default: this step's.
         """
         args, model = self.args, self.accelerator.unwrap_model(self.model_wrapped)
         bare = model.get_base_model() if hasattr(model, "get_base_model") else model
         heat = 0.0 if greedy else args.temperature
         sampling = Sampling(args.max_completion_length, heat, args.top_p)
-        each, seed = 1 if greedy else args.num_generations, self.draw_seed
+        each = 1 if greedy else args.num_generations
+        seed = self.draw_seed if seed is None else seed
         if self.served is not None:
             return self.served.engine(
                 prompts,
@@ -253,15 +285,16 @@ class Rolling(Valued):
     # --- credit -----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def fill(self, batches: list[Batch]) -> None:
+    def fill(self, batches: list[Batch], fresh: bool) -> None:
         """Old log-probs, those of the reference, and values: what is known before the first step.
 
-        Old log-probs are the sampler's where it computes as the trainer does; a policy that has
-        not moved since, as in the only step of a rollout, says them anyway.
+        Old log-probs are the sampler's where it computes as the trainer does and its weights are
+        still the trainer's (`fresh`); a policy that has not moved since, as in the only step of a
+        rollout, says them anyway.
         """
         args, model = self.args, self.model_wrapped
         wanted = args.steps_per_rollout > 1 or self.methods.kl_in_reward is not None
-        sampled = self.samples_exactly(batches)
+        sampled = fresh and self.samples_exactly(batches)
         for batch in batches:
             inputs = self._prepare_inputs(batch)
             with self.compute_loss_context_manager():

@@ -84,6 +84,7 @@ class Served:
         model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
         bare = model.get_base_model() if hasattr(model, "get_base_model") else model
         wrong: PosttrainError | None = None
+        trainer.accelerator.wait_for_everyone()  # others may still ask for answers of the old ones
         with whole(trainer.model_wrapped, bare):
             if trainer.accelerator.is_main_process:
                 try:

@@ -5,7 +5,6 @@ before anything is.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -46,7 +45,6 @@ class Verification:
     ) -> None:
         self.pool, self.verifiers, self.rows, self.text = pool, verifiers, rows, text
         self.handles: dict[tuple[int, int], list[Handle]] = {}
-        self.before = Counter(pool.counts)
 
     def __call__(self, index: int, group: list[Completion]) -> None:
         row, texts = self.rows[index], [self.text(completion) for completion in group]
@@ -73,7 +71,8 @@ class Verification:
 
     def faults(self) -> dict[str, int]:
         """How many verdicts there are not, by reason: the worker ran out of time, or ended."""
-        return {name: self.pool.counts[name] - self.before[name] for name in FAULTS}
+        verdicts = [v for handles in self.handles.values() for v in self.pool.gather(handles)]
+        return {name: sum(v.fault == name for v in verdicts) for name in FAULTS}
 
 
 def check_gold_answers(trainer: Rolling) -> GoldReport:

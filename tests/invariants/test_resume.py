@@ -55,6 +55,18 @@ KINDS = {
         {"num_generations": 2, "max_completion_length": 6, "num_mini_batches": 2, "beta": 0.1},
         {"reward_funcs": evenness},
     ),
+    "ahead": (  # rollouts that wait are in the checkpoint
+        RLVRTrainer,
+        RLVRConfig,
+        PROBLEM_ROWS * 2,
+        {
+            "num_generations": 2,
+            "max_completion_length": 6,
+            "num_mini_batches": 2,
+            "rollouts_ahead": 2,
+        },
+        {"reward_funcs": evenness},
+    ),
     "ppo": (
         RLVRTrainer,
         RLVRConfig,
@@ -84,7 +96,18 @@ def trainer_of(kind: str, model: str, out: Path, **config: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("kind", "step"),
-    [("sft", 4), ("dpo", 2), ("reward", 2), ("rlvr", 3), ("rlvr", 4), ("ppo", 4), ("ppo", 7)],
+    [
+        ("sft", 4),
+        ("dpo", 2),
+        ("reward", 2),
+        ("rlvr", 3),
+        ("rlvr", 4),
+        ("ppo", 4),
+        ("ppo", 7),
+        ("ahead", 1),
+        ("ahead", 4),
+        ("ahead", 13),
+    ],
 )
 def test_resumed_equals_uninterrupted(
     kind: str, step: int, checkpoint: Callable[..., str], tmp_path: Path

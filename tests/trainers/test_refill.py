@@ -89,8 +89,8 @@ def test_a_batch_is_filled_up(checkpoint: Callable[..., str], tmp_path: Path) ->
 def test_it_ends_where_nothing_has_a_spread(checkpoint: Callable[..., str], tmp_path: Path) -> None:
     trainer = trainer_of(checkpoint(), tmp_path, resample_rounds=2)
     trainer.rewards = type(trainer.rewards).of(lambda completions, **_: [1.0] * len(completions))
-    sizes, inner = [], trainer.scored
-    trainer.scored = lambda rows: (sizes.append(len(rows)), inner(rows))[1]  # type: ignore[method-assign]
+    sizes, inner = [], trainer.judged
+    trainer.judged = lambda asked: (sizes.append(len(asked.rows)), inner(asked))[1]  # type: ignore[method-assign]
     trained, loss_sum = [], trainer.loss_sum
     trainer.loss_sum = lambda m, b: (trained.append(len(b["keep"])), loss_sum(m, b))[1]  # type: ignore[method-assign]
     _, log = rolled(trainer)

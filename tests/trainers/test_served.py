@@ -33,9 +33,10 @@ def python() -> Path:
         pytest.skip(f"no vLLM here: {error}")
 
 
-def trainer_of(model: Any, out: Path, **server: Any) -> RLVRTrainer:
+def trainer_of(model: Any, out: Path, ahead: int = 0, **server: Any) -> RLVRTrainer:
     args = RLVRConfig(
         output_dir=str(out),
+        rollouts_ahead=ahead,
         generation={**SERVER, **server},
         per_device_train_batch_size=32,
         num_generations=8,
@@ -49,7 +50,7 @@ def trainer_of(model: Any, out: Path, **server: Any) -> RLVRTrainer:
         report_to=[],
         disable_tqdm=True,
     )
-    return RLVRTrainer(model, even_share, args, train_dataset=PROBLEMS)
+    return RLVRTrainer(model, even_share, args, train_dataset=PROBLEMS * (2 if ahead else 1))
 
 
 @pytest.mark.slow
@@ -79,6 +80,35 @@ def test_a_server_follows_the_policy_and_may_die(
     assert len(logs) == 4 and all(entry["seconds/sync"] > 0 for entry in logs)
     assert logs[-1]["ratio_max"] == pytest.approx(1.0, abs=1e-4)  # the trainer's own log-probs
     assert trainer.served is None
+
+
+@pytest.mark.slow
+def test_rollouts_are_written_while_others_are_trained_on(
+    python: Path, checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    """One version behind from the second on; the server dies with one under way."""
+    server = {"probe_rollouts": 1, "max_gap": 0.01, "mean_gap": 0.001}
+    trainer = trainer_of(checkpoint(head_dim=32), tmp_path, 1, **server)
+    seen: list[int] = []
+    versions: list[set[int | None]] = []
+    under_way: list[bool] = []
+
+    def watch(rollouts: Any) -> None:
+        seen.extend(int(r.row["index"]) for r in rollouts)
+        versions.append({c.version for r in rollouts for c in r.completions})
+        under_way.append(any(not asked.future.done() for asked in trainer.ahead.waiting))
+        assert trainer.served is not None and trainer.served.engine.server is not None
+        if len(versions) == 3:
+            process = trainer.served.engine.server.process
+            assert process is not None
+            os.killpg(process.pid, signal.SIGKILL)
+
+    trainer.on_rollout = watch
+    trainer.train()
+    assert versions == [{1}, {1}, {2}, {3}]
+    assert sorted(seen) == list(range(16))
+    assert any(under_way)
+    assert [e["staleness"] for e in trainer.state.log_history if "staleness" in e] == [0, 1, 1, 1]
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ class VLLMEngine:
         self.version = client.health().version
         self.loaded: list[Version] = []
         self.shelf: Shelf | None = None
+        self.closed = False
 
     @classmethod
     def start(
@@ -133,6 +134,8 @@ class VLLMEngine:
         """A server with the weights that this engine asks for, in place of one that has died."""
         deadline, silent = time.monotonic() + self.settings.start_seconds, 0
         while True:
+            if self.closed:  # from another thread
+                raise ServerError("the vLLM server was ended while prompts were being completed")
             if self.server is not None and (not self.server.alive or silent == SILENT_LOOKS):
                 self.client, silent = self.server.start(), 0
             silent += 1
@@ -234,6 +237,7 @@ class VLLMEngine:
 
     def close(self) -> None:
         """End the server, if it is this engine's, and remove the weights that were sent."""
+        self.closed = True
         if self.server is not None:
             self.server.stop()
         if self.shelf is not None:
