@@ -14,6 +14,7 @@ which version it is depends on the step alone, never on how fast either side was
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
@@ -23,12 +24,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from posttrain.generation.base import Completion
+from posttrain.generation.vllm.settings import VLLMSettings
 from posttrain.packing import Rows
 from posttrain.trainers.verifying import Verification
 
 if TYPE_CHECKING:
     from posttrain.trainers.rolling import Rolling
 
+logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 Groups = list[list[Completion]]
 
@@ -96,6 +99,12 @@ class Ahead:
         self.trainer = trainer
         self.waiting: deque[Asked] = deque()
         self.thread: ThreadPoolExecutor | None = None
+        if trainer.args.rollouts_ahead and not isinstance(trainer.methods.engine, VLLMSettings):
+            logger.warning(
+                "rollouts_ahead is %d, but completions are written in process, where nothing runs"
+                " meanwhile: tokens get older and no time is won; use generation: {name: vllm}",
+                trainer.args.rollouts_ahead,
+            )
 
     def next(self, prompts: Callable[[], list[list[Row]]]) -> Asked:
         """The next rollout, whole; where it was the last one asked for, others are asked for.

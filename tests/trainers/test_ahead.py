@@ -180,10 +180,12 @@ def test_what_goes_wrong_in_the_thread_stops_the_run(
     assert trainer.ahead.thread is None
 
 
-def test_it_does_not_go_with_groups_that_are_drawn_again(
-    checkpoint: Callable[..., str], tmp_path: Path
+def test_what_it_does_not_go_with(
+    checkpoint: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(RecipeError, match="rollouts_ahead: got 1, but resample_rounds"):
         trainer_of(checkpoint(), tmp_path, rollouts_ahead=1, resample_rounds=2)
+    trainer_of(checkpoint(), tmp_path, rollouts_ahead=1)
+    assert "no time is won" in caplog.text
     with pytest.raises(RecipeError, match="rollouts_ahead: got -1; allowed is 0 or more"):
         trainer_of(checkpoint(), tmp_path, rollouts_ahead=-1)
