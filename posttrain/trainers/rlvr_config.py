@@ -177,8 +177,8 @@ class Methods:
             RecipeError: an unknown method or option, or two settings that contradict each other.
         """
         chosen("kl_in", settings.kl_in, PLACES)
-        loss, engine = as_spec(settings.loss), engine_settings(settings.generation)
-        if settings.rollouts_ahead or isinstance(engine, VLLMSettings):
+        loss = as_spec(settings.loss)
+        if settings.rollouts_ahead or as_spec(settings.generation)["name"] == "vllm":
             loss = {"importance": {"name": "truncate"}, **loss}  # tokens are not quite the policy's
         if settings.kl_estimator is not None:
             chosen("kl_estimator", settings.kl_estimator, tuple(KL_ESTIMATORS))
@@ -196,6 +196,12 @@ class Methods:
             raise RecipeError(
                 f"rollouts_ahead: got {settings.rollouts_ahead}, but resample_rounds draws with "
                 "the weights of the step, when rewards are known; set one of them to 0"
+            )
+        engine = engine_settings(settings.generation)
+        if settings.rollouts_ahead and isinstance(engine, VLLMSettings) and engine.sleep:
+            raise RecipeError(
+                "generation.sleep: a server that writes while others are trained on cannot sleep "
+                f"meanwhile; remove it, or set rollouts_ahead ({settings.rollouts_ahead}) to 0"
             )
         in_reward = settings.kl_in == "reward" and settings.beta > 0
         if settings.value_model is not None and not credit.needs_values:

@@ -131,6 +131,8 @@ class Rolling(Valued):
 
         prompts, numbers = [row["prompt_ids"] for row in rows], [int(row["index"]) for row in rows]
         self.complete(prompts, numbers, on_group, greedy, seed)
+        if self.served is not None:
+            self.served.rest()
 
     def judged(self, asked: Asked) -> tuple[list[list[Completion]], torch.Tensor]:
         """The completions of a rollout and `[F, P, G]` their scores, whatever they come from."""

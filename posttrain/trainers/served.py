@@ -28,12 +28,14 @@ class Served:
         engine: asks the server.
         step: of the weights that it has.
         probes: rollouts until the next probe.
+        awake: whether it has the memory of its GPUs.
     """
 
     def __init__(self, trainer: Rolling, settings: VLLMSettings) -> None:
         self.trainer, self.settings = trainer, settings
         self.step: int | None = None
         self.probes = 0
+        self.awake = True
         self.engine = self.start()
 
     def start(self) -> VLLMEngine:
@@ -79,6 +81,7 @@ class Served:
             ProbeError: server and trainer do not compute the same.
         """
         trainer, step = self.trainer, self.trainer.state.global_step
+        self.wake()
         if self.step == step:
             return
         model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
@@ -114,6 +117,26 @@ class Served:
                 mean_gap=settings.mean_gap,
             )
         self.probes = settings.probe_rollouts - 1
+
+    def rest(self) -> None:
+        """After a rollout: leave the GPUs' memory to the trainer, where `sleep` says so."""
+        state = self.trainer.accelerator
+        if not self.settings.sleep:
+            return
+        state.wait_for_everyone()  # others may still ask
+        if state.is_main_process:
+            self.engine.sleep()
+        self.awake = False
+
+    def wake(self) -> None:
+        """Take that memory back."""
+        state = self.trainer.accelerator
+        if self.awake:
+            return
+        if state.is_main_process:
+            self.engine.wake()
+        state.wait_for_everyone()
+        self.awake = True
 
     def close(self) -> None:
         """End the server, if it was started here."""

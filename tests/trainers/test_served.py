@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from posttrain import RLVRConfig, RLVRTrainer
-from posttrain.errors import ModelError, ProbeError, ServerError
+from posttrain.errors import ModelError, ProbeError, RecipeError, ServerError
+from posttrain.generation.base import Completion
 from posttrain.generation.vllm.launch import vllm_python
+from posttrain.trainers.served import Served
 
 PROBLEMS = [
     {"prompt": f"Say {n}.", "ground_truth": str(n), "verifier": "string_match"} for n in range(8)
@@ -133,3 +135,34 @@ def test_a_model_made_in_memory_has_no_server(
     trainer.model_wrapped = model
     with pytest.raises(ModelError, match="made in memory"):
         trainer.follow()
+
+
+def test_a_server_sleeps_while_the_trainer_trains(
+    checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    """The order of what it is told; vLLM itself cannot sleep without a GPU."""
+    told: list[str] = []
+
+    class Told:
+        version = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *rest, **more: told.append(name)
+
+        def __call__(self, prompts: Any, *rest: Any, on_group: Any, **more: Any) -> None:
+            told.append("write")
+            for i in range(len(prompts)):
+                on_group(i, [Completion([3 + g, 4], True, [-1.0, -1.0]) for g in range(8)])
+
+    class Near(Served):
+        def start(self) -> Any:
+            return Told()
+
+        def compare(self, model: Any) -> None: ...
+
+    trainer = trainer_of(checkpoint(), tmp_path, sleep=True)
+    trainer.served = Near(trainer, trainer.methods.engine)
+    trainer.train()
+    assert told == ["push", "write", "sleep", *["wake", "push", "write", "sleep"] * 3, "close"]
+    with pytest.raises(RecipeError, match="cannot sleep"):
+        trainer_of(checkpoint(), tmp_path, 1, sleep=True)
