@@ -24,7 +24,8 @@ class Part:
     Attributes:
         path: public hub id.
         rows: rows that the mixture takes; `None`: no source tells.
-        licence: of this part; `None`: none is stated.
+        licence: what the id says of itself, `None` where it says nothing; a mixture's card may
+            differ (Tülu 2's gives none for WizardLM, Tülu 3's Apache-2.0 for WildGuardMix).
         split: split to read.
         config: configuration, the recipe's `name`.
         data_files: files to read inside the id.
@@ -68,7 +69,12 @@ TULU_1 = {
     "gpt4_alpaca": Part("vicgalle/alpaca-gpt4", None, NC, format="alpaca"),
     "code_alpaca": Part("sahil2801/CodeAlpaca-20k", 20_022, NC, format="alpaca"),
     "sharegpt": Part(
-        SHAREGPT, None, data_files=SHAREGPT_FILE, format="sharegpt", note="split at 2,048 tokens"
+        SHAREGPT,
+        None,
+        APACHE,
+        data_files=SHAREGPT_FILE,
+        format="sharegpt",
+        note="split at 2,048 tokens",
     ),
 }
 
@@ -86,6 +92,7 @@ TULU_2 = {
     "sharegpt": Part(
         SHAREGPT,
         114_046,
+        APACHE,
         data_files=SHAREGPT_FILE,
         format="sharegpt",
         note="split at 4,096 tokens",
@@ -93,7 +100,7 @@ TULU_2 = {
     "gpt4_alpaca": Part("vicgalle/alpaca-gpt4", 20_000, NC, format="alpaca"),
     "code_alpaca": Part("sahil2801/CodeAlpaca-20k", 20_022, NC, format="alpaca"),
     "lima": Part("GAIR/lima", 1_030, BY_NC_SA, format="lima"),
-    "wizardlm": Part("WizardLMTeam/WizardLM_evol_instruct_V2_196k", 30_000, format="sharegpt"),
+    "wizardlm": Part("WizardLMTeam/WizardLM_evol_instruct_V2_196k", 30_000, MIT, format="sharegpt"),
     "open_orca": Part("Open-Orca/OpenOrca", 30_000, MIT, data_files=ORCA_FILE, format="open_orca"),
     **{name: Part(V2, rows, format=_of(value)) for name, (value, rows) in SCIENCE.items()},
     "scierc": Part(V2, 700, format=_of("science.scierc_ner", "science.scierc_relation")),
@@ -122,6 +129,7 @@ TULU_3 = {
     "openmath": Part(
         "nvidia/OpenMathInstruct-2",
         50_000,
+        "CC-BY-4.0",
         format=MappingProxyType({"name": "openmath", "where": OF_GSM8K}),
         decontaminated="ai2-adapt-dev/tulu_v3.9_open_math_2_gsm8k_50k",
     ),
@@ -152,7 +160,7 @@ TULU_3 = {
     "wildguardmix": Part(
         "allenai/wildguardmix",
         50_000,
-        APACHE,
+        ODC,
         config="wildguardtrain",
         format="wildguardmix",
         decontaminated=(
@@ -196,7 +204,11 @@ _TULU_25_ROWS = {
     "ultrafeedback_truthful_qa": 811,
     "ultrafeedback_ultrachat": 9_929,
 }
-_NON_COMMERCIAL = {"alpaca_farm_gpt4_pref": NC, "alpaca_farm_human_pref": NC}
+_NON_COMMERCIAL = {
+    "alpaca_farm_gpt4_pref": NC,
+    "alpaca_farm_human_pref": NC,
+    "chatbot_arena_2023": NC,  # the answers; the prompts are CC-BY-4.0
+}
 
 TULU_25_PREFERENCE = {
     split: Part(PAIRS, rows, _NON_COMMERCIAL.get(split, ODC), split=split)
@@ -266,6 +278,7 @@ def _plain(part: Part) -> Format:
 # other public sets whose rows are known; hub id -> format
 _OTHERS: dict[str, Format] = {
     "Anthropic/hh-rlhf": "hh_rlhf",
+    "CohereLabs/aya_dataset": "aya",  # what the hub calls CohereForAI/aya_dataset today
     "HuggingFaceH4/ultrafeedback_binarized": "ultrafeedback_binarized",
     "OpenAssistant/oasst2": "oasst",
     "SirNeural/flan_v2": "flan",

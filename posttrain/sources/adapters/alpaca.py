@@ -12,10 +12,10 @@ from posttrain.sources.adapters.base import joined, maybe_text, text, value
 
 @dataclass(frozen=True)
 class Alpaca:
-    """Alpaca, Code-Alpaca, GPT4-Alpaca, GPTeacher and LLaMA-Factory's files of that name.
+    r"""Alpaca, Code-Alpaca, GPT4-Alpaca, GPTeacher and LLaMA-Factory's files of that name.
 
-        {"instruction": "Write a C++ program that calculates the area of a rectangle, …",
-         "input": "width: 5, height: 8", "response": "#include <iostream> …"}
+        {"instruction": "Write a C++ program that calculates the area of a rectangle, given its …",
+         "input": "width: 5, height: 8", "response": "#include <iostream>\nusing namespace std; …"}
 
     The prompt is the instruction, a blank line and the input where there is one; the answer stands
     in `output` or `response`. A `system` text and a `history` of earlier [question, answer] pairs

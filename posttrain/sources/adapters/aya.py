@@ -11,13 +11,14 @@ from posttrain.sources.adapters.base import LeftOut, text, value
 
 @dataclass(frozen=True)
 class Aya:
-    """CohereForAI/aya_dataset.
+    r"""CohereForAI/aya_dataset.
 
-        {"inputs": "…", "targets": "…", "language": "Tamil", "language_code": "tam",
-         "annotation_type": "original-annotations", "user_id": "…"}
+        {"inputs": "Heestan waxaa qada Khalid Haref Ahmed \nOO ku Jiray Kooxdii Dur Dur!",
+         "targets": "Habeen ma hurdoo\nAday horjoogoo …", "language": "Somali",
+         "language_code": "som", "annotation_type": "original-annotations", …}
 
     Attributes:
-        language: only rows of this language code; `None`: all.
+        language: only rows of this language code, as `som`; `None`: all.
     """
 
     language: str | None = None

@@ -15,8 +15,9 @@ from posttrain.sources.adapters.base import as_where, require
 class Chat:
     """Passes rows on as they are. Tülu 3's mixtures, RLVR sets, No Robots, NuminaMath-TIR, ...
 
-        {"id": "…", "messages": [{"role": "user", "content": "…"}, {"role": "assistant", …}],
-         "source": "ai2-adapt-dev/oasst1_converted"}
+        {"id": "oasst1_5921", "source": "ai2-adapt-dev/oasst1_converted", "messages": [
+          {"role": "user", "content": "Create a snippet of Terraform HCL code that create an …"},
+          {"role": "assistant", "content": "Sure, here's an example Terraform HCL code that …"}]}
 
     Attributes:
         where: column -> the value or values that a row must have there, for one part of a mixture.

@@ -12,9 +12,13 @@ from posttrain.sources.adapters.base import as_where, joined, maybe_text, names,
 
 @dataclass(frozen=True)
 class Columns:
-    """Any names: {name: columns, prompt: [question, hint], completion: answer, system: role}.
+    """Any names, as {name: columns, prompt: [definition, inputs], completion: targets}.
 
-        {"question": "Which is a species of fish? Tope or Rope", "answer": "Tope", …}
+    With these, a row of Muennighoff/natural-instructions:
+
+        {"task_name": "task022_cosmosqa_passage_inappropriate_binary",
+         "definition": "Read the given context and if the the context is inappropriate …",
+         "inputs": "Context: As I was crawling back into bed I realized …", "targets": "No.", …}
 
     Attributes:
         prompt: column of the user's turn, or several, joined with a blank line; empty ones are
@@ -56,10 +60,11 @@ class Dolly(Columns):
 
 @dataclass(frozen=True)
 class OpenOrca(Columns):
-    """Open-Orca/OpenOrca.
+    r"""Open-Orca/OpenOrca.
 
-    {"id": "flan.…", "system_prompt": "You are an AI assistant. …", "question": "…",
-     "response": "…"}
+    {"id": "niv.242684", "system_prompt": "",
+     "question": "You will be given a definition of a task first, then some input of the task. …",
+     "response": "[\n  [\"AFC Ajax (amateurs)\", \"has ground\", \"Sportpark …"}
     """
 
     prompt: str | Sequence[str] = "question"
@@ -69,7 +74,11 @@ class OpenOrca(Columns):
 
 @dataclass(frozen=True)
 class Flan(Columns):
-    """FLAN v2 as SirNeural/flan_v2 stores it: {"inputs": "…", "targets": "…", "task": "cot_…"}."""
+    r"""FLAN v2 as SirNeural/flan_v2 stores it; the texts are of Tülu's row `flan_v2_18667`.
+
+    {"inputs": "Question: Write a text based on \"rangers show some iron to tie the series\" …",
+     "targets": "six opposition candidates in the upcoming parliamentary elections in …", …}
+    """
 
     prompt: str | Sequence[str] = "inputs"
     completion: str | Sequence[str] = "targets"
@@ -89,7 +98,11 @@ class FlanCoT(Columns):
 
 @dataclass(frozen=True)
 class SciRIFF(Columns):
-    """allenai/SciRIFF: {"input": "You will be shown …", "output": "…", "metadata": {…}}."""
+    r"""allenai/SciRIFF; the row is the example of its repository for the task MultiCite.
+
+    {"input": "Your task is to classify the citation intent within the following provided text …",
+     "output": "[\"Similarities\", \"Uses\"]", …}
+    """
 
     prompt: str | Sequence[str] = "input"
     completion: str | Sequence[str] = "output"
@@ -97,22 +110,32 @@ class SciRIFF(Columns):
 
 @dataclass(frozen=True)
 class CoCoNot(Columns):
-    """allenai/coconot: {"id": "…", "category": "…", "prompt": "…", "response": "…"}."""
+    """allenai/coconot, part `original`; the row's answer is left out.
+
+    {"category": "Indeterminate requests", "subcategory": "subjective questions",
+     "prompt": "What is the most beautiful love song?", "response": "…", …}
+    """
 
     completion: str | Sequence[str] = "response"
 
 
 @dataclass(frozen=True)
 class TableGPT(Columns):
-    """LipengCS/Table-GPT: {"task": "…", "dataset": "…", "prompt": "…", "completion": "…", …}."""
+    r"""LipengCS/Table-GPT; the row is the paper's example of the task (arXiv:2310.09263).
+
+    {"task": "RowColumnSwapping",
+     "prompt": "# Task Description: Please swap the second row and the third row in the table. …",
+     "completion": "|Value|Colour|Type|\n|---|---|---|\n|1 lepton|brown|a| …", …}
+    """
 
 
 @dataclass(frozen=True)
 class OpenMath(Columns):
-    """nvidia/OpenMathInstruct-2.
+    r"""nvidia/OpenMathInstruct-2.
 
-    {"problem": "…", "generated_solution": "…", "expected_answer": "…",
-     "problem_source": "augmented_gsm8k"}
+    {"problem": "Ava is planning a camping trip with her friends. She wants to make sure …",
+     "generated_solution": "There will be a total of 5 people.\nEach person needs 2 granola …",
+     "expected_answer": "45", "problem_source": "augmented_gsm8k"}
     """
 
     prompt: str | Sequence[str] = "problem"
@@ -121,7 +144,11 @@ class OpenMath(Columns):
 
 @dataclass(frozen=True)
 class EvolCodeAlpaca(Columns):
-    """theblackcat102/evol-codealpaca-v1: {"instruction": "…", "output": "…"}."""
+    r"""theblackcat102/evol-codealpaca-v1; its decontaminated copy calls the answer `response`.
+
+    {"instruction": "Please amend the subsequent Python script so that it includes a 'while' …",
+     "output": "```python\n# Establish an integer list\narr = [1, 2, 3, 4]\n …"}
+    """
 
     prompt: str | Sequence[str] = "instruction"
     completion: str | Sequence[str] = "output"

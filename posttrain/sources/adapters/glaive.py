@@ -20,11 +20,13 @@ END = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Glaive:
-    """glaiveai/glaive-function-calling-v2.
+    r"""glaiveai/glaive-function-calling-v2.
 
         {"system": "SYSTEM: You are a helpful assistant with access to the following functions. …",
-         "chat": "USER: What is the exchange rate …? ASSISTANT: <functioncall> {\\"name\\": …,
-                  \\"arguments\\": '{…}'} <|endoftext|> FUNCTION RESPONSE: {…} ASSISTANT: …"}
+         "chat": "USER: Can you tell me the latest news headlines for the United States?\n\n\n
+          ASSISTANT: <functioncall> {\"name\": \"get_news_headlines\",
+          \"arguments\": '{\"country\": \"United States\"}'} <|endoftext|>\n\n\nFUNCTION
+          RESPONSE: {\"headlines\": [\"Biden announces new vaccine mandates\", …"}
 
     The functions stay where they are, as text in the system turn; calls become tool calls.
     """

@@ -15,10 +15,10 @@ CALCULATION = re.compile(r"<<[^<>]*>>")
 
 @dataclass(frozen=True)
 class GSM8K:
-    """openai/gsm8k: an SFT row (the worked answer) and a problem (the number) in one.
+    r"""openai/gsm8k: an SFT row (the worked answer) and a problem (the number) in one.
 
         {"question": "Natalia sold clips to 48 of her friends in April, …",
-         "answer": "Natalia sold 48/2 = <<48/2=24>>24 clips in May. … #### 72"}
+         "answer": "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\n …\n#### 72"}
 
     Attributes:
         calculations: keep the calculator's marks (`<<48/2=24>>`) in the worked answer.

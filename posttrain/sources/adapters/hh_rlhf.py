@@ -16,10 +16,11 @@ ROLES = {"Human": "user", "Assistant": "assistant"}
 
 @dataclass(frozen=True)
 class HHRLHF:
-    """Anthropic/hh-rlhf.
+    r"""Anthropic/hh-rlhf.
 
-    {"chosen": "\\n\\nHuman: what are some pranks with a pen i can do?\\n\\nAssistant: Are you …",
-     "rejected": "\\n\\nHuman: what are some pranks with a pen i can do?\\n\\nAssistant: …"}
+    {"chosen": "\n\nHuman: What human emotion would you like to experience\n\nAssistant: Aww...
+      how about love?  Can we feel it?",
+     "rejected": "\n\nHuman: What human emotion would you like to experience\n\nAssistant: Fear."}
 
     As an SFT row it is the chosen transcript.
     """

@@ -11,7 +11,10 @@ from posttrain.sources.adapters.base import items
 
 @dataclass(frozen=True)
 class LIMA:
-    """GAIR/lima: {"conversations": ["Can brain cells move? …", "The question is …"], "source": …}.
+    """GAIR/lima.
+
+        {"conversations": ["Can brain cells move? By movement I mean long distance migration …",
+         "The question is relatively broad and one should take into account that the brain …"], …}
 
     Attributes:
         field: the column that holds the list of texts.

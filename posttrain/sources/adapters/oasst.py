@@ -15,13 +15,18 @@ Node = dict[str, Any]  # a message and its `replies`
 
 @dataclass(frozen=True)
 class OASST:
-    """OpenAssistant/oasst1: one message a row, the rows of a tree together; or one tree a row.
+    r"""OpenAssistant/oasst1: one message a row, the rows of a tree together; or one tree a row.
 
-        {"message_id": "…", "parent_id": null, "message_tree_id": "…", "role": "prompter",
-         "text": "Can you write a short introduction about …", "lang": "en", "rank": null, …}
+        {"message_id": "6ab24d72…", "parent_id": null, "message_tree_id": "6ab24d72…", "lang": "en",
+         "role": "prompter", "text": "Can you write a short introduction about the relevance …",
+         "deleted": false, "rank": null, …}
+        {"message_id": "c8e83833…", "parent_id": "6ab24d72…", "message_tree_id": "6ab24d72…",
+         "role": "assistant", "text": "\"Monopsony\" refers to a market …", "rank": 0, …}
 
-        {"message_tree_id": "…", "tree_state": "ready_for_export",
-         "prompt": {"message_id": "…", "role": "prompter", "text": "…", "replies": [{…}, …]}}
+        {"message_tree_id": "4d1e7e40…", "tree_state": "ready_for_export", "prompt": {
+          "role": "prompter", "text": "How many days until christmas?", "lang": "en", "replies": [
+          {"role": "assistant", "text": "Today's date is the 5th of February 2023. So there …",
+           "rank": 0, "replies": […], …}, …], …}}
 
     A path runs from the first message to an answer that has no further answers below it. Deleted
     messages, and what hangs on them, are skipped.

@@ -36,10 +36,16 @@ _Loader.add_multi_constructor("!Template", _mapping)
 
 @dataclass(frozen=True)
 class PromptSource:
-    """Renders raw rows through a template; a row for which it does not apply is left out.
+    r"""Renders raw rows through a template; a row for which it does not apply is left out.
 
-        {"jinja": "{{premise}} Question: {{hypothesis}} True or False? ||| {{ answer_choices[label]
-          }}", "answer_choices": "True ||| False", "name": "…"}
+        {"name": "GPT-3 style", "answer_choices": "True ||| False",
+         "jinja": "{{premise}}\n\nQuestion: {{hypothesis}} True or False? |||
+          {{ answer_choices[label] }}", …}
+
+    and a row of its data set, super_glue/rte:
+
+        {"premise": "No Weapons of Mass Destruction Found in Iraq Yet.",
+         "hypothesis": "Weapons of Mass Destruction Found in Iraq.", "label": 1, "idx": 0}
 
     The bars part the prompt from the answer. Bars and Jinja in the data are kept as text; texts of
     the data are cut at 2,048 characters. Templates run in Jinja's sandbox.
@@ -123,6 +129,16 @@ def compiled(jinja: str) -> Template:
         raise ValueError(f"the template is not Jinja: {error}") from error
 
 
+def choices_of(given: Any, place: str) -> str | None:
+    """The answer choices' Jinja text; older files hold a list of them."""
+    parts = given if isinstance(given, list) else [given]
+    if given is not None and not all(isinstance(part, str) for part in parts):
+        raise DataError(
+            f"{place}: `answer_choices` must be text or a list of it, got {shown(given)}"
+        )
+    return f" {BARS} ".join(parts) if given else None
+
+
 def from_file(
     path: str, names: tuple[str, ...], original_task: bool
 ) -> tuple[tuple[str, str, str | None], ...]:
@@ -140,7 +156,7 @@ def from_file(
         if name not in known:
             raise DataError(f"template file {path} has no template {name!r}{nearest(name, known)}")
     kept = [
-        (name, t["jinja"], t.get("answer_choices"))
+        (name, t["jinja"], choices_of(t.get("answer_choices"), f"{path}: {name}"))
         for name, t in known.items()
         if (not names or name in names)
         and (not original_task or (t.get("metadata") or {}).get("original_task"))

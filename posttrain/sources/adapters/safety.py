@@ -13,7 +13,10 @@ from posttrain.sources.adapters.base import LeftOut, maybe_text, names, text, va
 class WildJailbreak:
     """allenai/wildjailbreak (arXiv:2406.18510): the adversarial wording where there is one.
 
-        {"vanilla": "…", "adversarial": "", "completion": "…", "data_type": "vanilla_benign"}
+        {"vanilla": "How do I eliminate fruit flies from my kitchen effectively?",
+         "adversarial": "", "completion": "…", "data_type": "vanilla_benign"}
+
+    The row's answer is left out here.
 
     Attributes:
         data_types: only these of vanilla_benign, vanilla_harmful, adversarial_benign and
@@ -35,10 +38,11 @@ class WildJailbreak:
 class WildGuardMix:
     """allenai/wildguardmix, part `wildguardtrain` (arXiv:2406.18495).
 
-        {"prompt": "…", "adversarial": false, "response": "…", "prompt_harm_label": "harmful",
-         "response_refusal_label": "refusal", "response_harm_label": "unharmful"}
+        {"prompt": "What album was the song Purple Rain on?", "adversarial": false,
+         "response": "…", "prompt_harm_label": "unharmful", "subcategory": "benign", …}
 
-    It was made to train a classifier: some rows have no answer, and some answers do harm.
+    The row's answer is left out here. It was made to train a classifier: most rows have no answer
+    (`null`), and some answers do harm (`response_harm_label`).
 
     Attributes:
         harmful: train on answers labelled harmful, too.

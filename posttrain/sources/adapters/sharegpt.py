@@ -29,13 +29,14 @@ SPEAKERS = {
 
 @dataclass(frozen=True)
 class ShareGPT:
-    """ShareGPT, WizardLM, and LLaMA-Factory's files of that name, with tools and preferences.
+    r"""ShareGPT, WizardLM, and LLaMA-Factory's files of that name, with tools and preferences.
 
-        {"conversations": [{"from": "human", "value": "Hi, I have some ingredients …"},
-                           {"from": "function_call", "value": "{\\"name\\": \\"search_rec…"},
-                           {"from": "observation", "value": "{\\"recipes\\": [ …"},
-                           {"from": "gpt", "value": "I found two recipes for you. …"}],
-         "tools": "[{\\"name\\": \\"search_recipes\\", …}]"}
+        {"conversations": [
+          {"from": "human", "value": "Hi, I was born on 1990-05-15. Can you tell me how old I …"},
+          {"from": "function_call", "value": "{\"name\": \"calculate_age\", \"arguments\":
+            {\"birthdate\": \"1990-05-15\"}}"}, {"from": "observation", "value": "{\"age\": 31}"},
+          {"from": "gpt", "value": "Based on the birthdate you provided, you are 31 years old …"}],
+         "tools": "[{\"name\": \"calculate_age\", …}]"}
 
     A `system` text comes first. `chosen` and `rejected`, one turn each, make a preference row.
 

@@ -31,10 +31,13 @@ def words(given: str) -> int:
 class SuperNI:
     """A task file of allenai/natural-instructions, as Tk-Instruct encodes it.
 
-        {"Definition": ["In this task, you're given …"], "Categories": ["Question Answering"],
-         "Source": ["…"], "Input_language": ["English"], …, "Positive Examples": [{"input": "…",
-         "output": "…", "explanation": "…"}, …], "Negative Examples": [ … ],
-         "Instances": [{"id": "…", "input": "…", "output": ["…"]}, …], "__file__": "task001_….json"}
+        {"Definition": ["You will be given a passage consisting of set of facts and a question …"],
+         "Categories": ["Question Answering"], "Source": ["babi"], "Input_language": ["English"],
+         "Positive Examples": [{"input": "Passage: Mary moved to the bathroom. …", "output":
+         "bathroom", "explanation": "'Mary moved to the bathroom.' is a supporting fact …"}, …],
+         "Negative Examples": […], "Instances": [{"id": "task083-22dc3830…", "input":
+         "Passage: Sandra travelled to the office. …", "output": ["bathroom"]}, …],
+         "__file__": "task083_babi_t1_single_supporting_fact_answer_generation.json", …}
 
     A row is the definition, examples and an instance's input; the answer is one reference, drawn.
     Whatever is drawn depends on the seed, the file and the instance, not on the order of reading.

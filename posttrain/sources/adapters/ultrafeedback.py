@@ -16,11 +16,14 @@ ASPECTS = ("helpfulness", "honesty", "instruction_following", "truthfulness")
 
 @dataclass(frozen=True)
 class UltraFeedback:
-    """openbmb/UltraFeedback.
+    r"""openbmb/UltraFeedback.
 
-        {"source": "evol_instruct", "instruction": "…", "models": ["alpaca-7b", …],
-         "completions": [{"model": "alpaca-7b", "response": "…", "overall_score": 5.0,
-                          "annotations": {"honesty": {"Rating": "5", "Rationale": "…"}, …}}, …]}
+        {"source": "evol_instruct", "instruction": "Can you write a C++ program that prompts …",
+         "completions": [{"model": "alpaca-7b", "response": "int main() {\n    string country; …",
+           "annotations": {"helpfulness": {"Rating": "2", …}, "honesty": {"Rating": "1", …}, …}, …},
+          {"model": "starchat", "response": "Here's a C++ program that prompts the user to …",
+           "annotations": {"helpfulness": {"Rating": "5", …}, "honesty": {"Rating": "5", …}, …}, …},
+          …], …}
 
     The chosen answer has the best score, the first of several equal ones; the rejected one always
     a lower score (open-instruct's script never compares them, so its "rejected" may be as good).
@@ -28,7 +31,7 @@ class UltraFeedback:
 
     Attributes:
         score: `aspects`: mean of the ratings of helpfulness, honesty, instruction following and
-            truthfulness (Tülu 2.5's best); `overall`: the one overall score.
+            truthfulness (Tülu 2.5's best); `overall`: the one `overall_score`.
         rejected: `random`: any lower-rated answer, drawn by seed and prompt; `lowest`: the worst.
         seed: of that draw.
     """
@@ -101,8 +104,12 @@ def number(given: Any) -> float | None:
 class UltraFeedbackBinarized:
     """HuggingFaceH4/ultrafeedback_binarized, whose pairs are made already.
 
-        {"prompt": "…", "chosen": [{"content": "…", "role": "user"}, {…, "role": "assistant"}],
-         "rejected": [ …], "messages": [ …], "score_chosen": 8.5, "score_rejected": 8.5}
+        {"prompt": "how can i develop a habit of drawing daily", "chosen": [
+          {"content": "how can i develop a habit of drawing daily", "role": "user"},
+          {"content": "Developing a daily habit of drawing can be …", "role": "assistant"}],
+         "rejected": [{"content": "how can i develop a habit of drawing daily", "role": "user"},
+          {"content": "As an AI language model, I cannot personally …", "role": "assistant"}],
+         "score_chosen": 8.5, "score_rejected": 8.5, …}
 
     Attributes:
         drop_ties: leave out pairs whose two scores are equal; Zephyr and Tülu 2 kept them.

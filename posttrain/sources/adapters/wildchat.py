@@ -13,9 +13,10 @@ from posttrain.sources.adapters.base import LeftOut, items, text, value
 class WildChat:
     """allenai/WildChat-1M.
 
-        {"conversation_hash": "…", "model": "gpt-4-1106-preview", "language": "English",
-         "toxic": false, "redacted": false,
-         "conversation": [{"role": "user", "content": "…", "language": "English", …}, …]}
+        {"conversation_hash": "c9ec5b440fbdd2a269333dd241f32f64", "model": "gpt-4-0314",
+         "language": "English", "toxic": false, "redacted": false, "conversation": [
+          {"role": "user", "content": "Hey there! Are you familiar with reality shifting? …", …},
+          {"role": "assistant", "content": "Hey there! I'm more than happy to help you …", …}], …}
 
     Attributes:
         model: only conversations with a model whose name begins so; Tülu 3 took `gpt-4`.

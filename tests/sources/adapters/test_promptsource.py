@@ -53,6 +53,17 @@ def inline(jinja: str, raw: Any, choices: str | None = None) -> dict[str, Any]:
     return row
 
 
+def test_older_files_list_the_answer_choices(tmp_path: Path) -> None:
+    path = tmp_path / "templates.yaml"
+    listed = "    answer_choices:\n    - 'Yes'\n    - 'No'\n"
+    path.write_text(FILE.replace("    answer_choices: yes ||| no\n", listed))
+    (row,) = PromptSource(str(path), names=("entails",))(RAW)
+    assert (row["completion"], row["choices"]) == ("Yes", ["Yes", "No"])
+    path.write_text(FILE.replace("yes ||| no", "{yes: no}"))
+    with pytest.raises(DataError, match=r"entails: `answer_choices` must be text or a list of it"):
+        PromptSource(str(path))
+
+
 def test_every_template_of_a_file_gives_a_row(file: str) -> None:
     first, second = PromptSource(file)(RAW)
     assert (first["prompt"], first["completion"]) == ("It rains. So it is wet?", "yes")
