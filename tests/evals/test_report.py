@@ -12,6 +12,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from posttrain.errors import RunError
@@ -371,6 +373,11 @@ def test_a_browser_shows_it_without_error_or_sideways_scrolling(tmp_path: Path, 
     run_dir = write_run(tmp_path / "run", sft_sources=9)
     rows = [{"prompt": "x" * 3000, "completion": HOSTILE + "y" * 3000, "score": 1}]
     dump_lines(run_dir / "transcripts" / "rlvr" / "wide.jsonl", rows)
+    drawn = [{"prompt": "x" * 3000, "completion": "y" * 3000, "source": "s" * 300, "reward": 1.0}]
+    (run_dir / "3-rlvr" / "rollouts").mkdir()
+    pq.write_table(
+        pa.Table.from_pylist(drawn), run_dir / "3-rlvr" / "rollouts" / "000000-0.parquet"
+    )
     report = write_report(run_dir)
     picture = tmp_path / "page.png"
     shown = browse(tmp_path, report, f"screenshot={picture}", f"window-size={width},2000")

@@ -3,6 +3,7 @@
 folder.py         what the run folder holds, read with patience
 series.py         one logged quantity over the steps: smoothing and thinning
 charts.py         series and scores -> the geometry of a chart
+rollouts.py       what an rlvr stage wrote down -> a sample over the time of training
 page.py           what is shown, in which order and in which words
 data.py           manifests of data -> tables and plots, and the page of `posttrain data stats`
 lengths.py        token lengths -> the geometry of histograms

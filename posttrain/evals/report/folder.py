@@ -34,6 +34,7 @@ class RunFolder:
         metrics: stage -> key -> series, in the order of the log.
         manifests: stage -> its manifest.
         transcripts: stage (or `base`) -> tasks.
+        rollouts: stage -> the folder in which its completions are written down.
         notes: what is missing or could not be read, one sentence each.
     """
 
@@ -43,6 +44,7 @@ class RunFolder:
     metrics: dict[str, dict[str, Series]] = field(default_factory=dict)
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
     transcripts: dict[str, list[Transcripts]] = field(default_factory=dict)
+    rollouts: dict[str, Path] = field(default_factory=dict)
     recipe: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -67,6 +69,9 @@ def read_run_folder(run_dir: Path) -> RunFolder:
         run.manifests[path.parent.name.partition("-")[2]] = _read_object(run, path)
     for path in sorted(run_dir.glob("transcripts/*/*.jsonl")):
         run.transcripts.setdefault(path.parent.name, []).append(_read_transcripts(run, path))
+    for path in sorted(run_dir.glob("*-*/rollouts"), key=_folder_number):
+        if path.is_dir():
+            run.rollouts[path.parent.name.partition("-")[2]] = path
     recipe = run_dir / "recipe.resolved.yaml"
     if recipe.is_file():
         run.recipe = recipe.read_text(encoding="utf-8", errors="replace")

@@ -18,6 +18,7 @@ from posttrain.evals.report.folder import (
     read_run_folder,
 )
 from posttrain.evals.report.html import render_page, write_page
+from posttrain.evals.report.rollouts import Sample, moment_view, read_rollouts
 from posttrain.evals.report.scores import headlines, score_bars, score_table
 from posttrain.evals.report.transcript import sheet
 
@@ -49,11 +50,13 @@ def render(run: RunFolder) -> str:
         for name in run.in_order(run.manifests)
     ]
     data_warnings = [note for name, shown in mixtures for note in data_notes(name, shown)]
+    samples = [(name, read_rollouts(run.rollouts[name])) for name in run.in_order(run.rollouts)]
+    damaged = [sample.note for _, sample in samples if sample.note]
     return render_page(
         "page.html.jinja",
         run=run,
         summary=summary(run),
-        notes=[*run.notes, *warnings(run), *data_warnings],
+        notes=[*run.notes, *damaged, *warnings(run), *data_warnings],
         headlines=headlines(run, evaluated),
         evaluated=evaluated,
         table=score_table(run, evaluated),
@@ -62,6 +65,7 @@ def render(run: RunFolder) -> str:
         curves=all_curves(run, Palette()),
         mixtures=mixtures,
         transcripts=all_transcripts(run),
+        rollouts=[(name, rollouts_view(sample)) for name, sample in samples if sample.moments],
         environment=list(flatten(run.environment)),
     )
 
@@ -130,6 +134,12 @@ def all_transcripts(run: RunFolder) -> list[tuple[str, list[dict[str, Any]]]]:
         (name, [sheet(transcripts, limit) for transcripts in run.transcripts[name]])
         for name, limit in zip(names, limits, strict=False)
     ]
+
+
+def rollouts_view(sample: Sample) -> dict[str, Any]:
+    """A stage's rollouts in the order of training."""
+    shown = f"{len(sample.moments):,} of {sample.total:,} rollouts"
+    return {"shown": shown, "moments": [moment_view(moment) for moment in sample.moments]}
 
 
 def flatten(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -25,11 +25,11 @@ def card(row: dict[str, Any], limit: int) -> dict[str, Any]:
     prompt = row.get("prompt")
     messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
     turns = [
-        (str(m.get("role", "?")), shorten(_text(m.get("content")), limit))
+        (str(m.get("role", "?")), shorten(as_text(m.get("content")), limit))
         for m in messages
         if isinstance(m, dict)
     ]
-    completion = shorten(_text(row.get("completion")), limit)
+    completion = shorten(as_text(row.get("completion")), limit)
     texts = [*(text for _, text in turns), completion]
     is_short = sum(map(len, texts)) < OPEN_BELOW and "".join(texts).count("\n") < OPEN_LINES
     return {
@@ -37,8 +37,8 @@ def card(row: dict[str, Any], limit: int) -> dict[str, Any]:
         "mark": mark,
         "word": word,
         "score": "" if score is None else f"{score:.2f}",
-        "reason": shorten(_text(row.get("reason")), 1000),
-        "truth": shorten(_text(row.get("ground_truth")), 1000),
+        "reason": shorten(as_text(row.get("reason")), 1000),
+        "truth": shorten(as_text(row.get("ground_truth")), 1000),
         "turns": turns,
         "title": " ".join(turns[-1][1].split())[:160] if turns else "",
         "completion": completion,
@@ -63,5 +63,6 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters left out …]\n{text[-half:]}"
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as text; nothing for nothing."""
     return "" if value is None else str(value)
