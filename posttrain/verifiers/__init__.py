@@ -53,11 +53,14 @@ VERIFIERS: dict[str, Verifier] = {
     "string_match": StringMatch(),
 }
 
-ALIASES = {"string_matcher": "string_match", "mcq": "multiple_choice"}
+ALIASES = {"mcq": "multiple_choice"}
 UNVERIFIED = "reward_funcs"  # in a verifier's place: other functions reward the row
 
 # The same verifiers with other settings.
-VARIANTS: dict[str, Verifier] = {"ifeval_old_release": IFEvalOld(strict_compat=True)}
+VARIANTS: dict[str, Verifier] = {
+    "ifeval_old_release": IFEvalOld(strict_compat=True),
+    "string_matcher": StringMatch(tagged=True),
+}
 
 _COMPOSING = ("weights", "gate", "own")
 

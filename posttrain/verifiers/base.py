@@ -32,6 +32,13 @@ def answer_of(completion: Any) -> str:
     return completion.partition("<think>")[0].strip()
 
 
+def tagged_or_all(answer: str) -> str:
+    """The inside of the last `<answer>` tag, where tags are closed at all; else all of it."""
+    if "<answer>" not in answer or "</answer>" not in answer:
+        return answer
+    return answer.rpartition("<answer>")[2].partition("</answer>")[0]
+
+
 def read_structure(ground_truth: Any) -> Any:
     """The object that JSON text (or a Python literal) stands for; other values as they are."""
     if not isinstance(ground_truth, str):

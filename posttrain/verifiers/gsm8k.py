@@ -1,4 +1,4 @@
-"""GSM8K (Cobbe et al. 2021, arXiv:2110.14168), graded as Tülu 3 does: the last number counts."""
+"""GSM8K (Cobbe et al. 2021, arXiv:2110.14168): the number after `####`, else the last one counts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ _NUMBER = re.compile(
     r"((?<![\w.)\]}%])[-\u2212]\$?)?([0-9]+(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)", re.ASCII
 )
 
+# The mark that ends a GSM8K solution; a number right after it is the answer, whatever follows.
+_MARKED = re.compile(r"####[ \t]*(-?\$?[0-9.,]*[0-9])", re.ASCII)
+
 
 def canonical(sign: str, digits: str) -> str:
     """One spelling per value, without arithmetic: `-007.50` is `-7.5`, `18.0` is `18`."""
@@ -33,21 +36,27 @@ def last_number(text: str) -> str | None:
     return canonical(found[0][1] or "", found[0][2]) if found else None
 
 
+def stated_number(text: str) -> str | None:
+    """The number after the last `####` that has one, as in GSM8K's own solutions; else the last."""
+    marked = deque(_MARKED.finditer(text), maxlen=1)
+    return last_number(marked[0][1] if marked else text)
+
+
 @dataclass(frozen=True)
 class GSM8K:
-    """The last number of the completion must equal the ground truth's."""
+    """The number that the completion states must equal the ground truth's."""
 
     def check_ground_truth(self, ground_truth: Any) -> None:
         self._expected(ground_truth)
 
     def __call__(self, completion: str, ground_truth: Any, **row: Any) -> Verdict:
         expected = self._expected(ground_truth)
-        answer = last_number(answer_of(completion))
+        answer = stated_number(answer_of(completion))
         if answer is None:
             return Verdict(0.0, f"no number in the completion, expected {expected}")
         if answer == expected:
-            return Verdict(1.0, f"the last number is {shown(answer)}, as expected")
-        return Verdict(0.0, f"the last number is {shown(answer)}, expected {shown(expected)}")
+            return Verdict(1.0, f"the number is {shown(answer)}, as expected")
+        return Verdict(0.0, f"the number is {shown(answer)}, expected {shown(expected)}")
 
     @staticmethod
     def _expected(ground_truth: Any) -> str:

@@ -16,17 +16,17 @@ from posttrain.errors import VerifierError
 from posttrain.formats import Verdict
 from posttrain.verifiers.base import answer_of, read_structure, shown
 from posttrain.verifiers.constraints.arguments import Constraint, bind
-from posttrain.verifiers.constraints.case import capital_word_frequency
-from posttrain.verifiers.constraints.combination import two_responses
 from posttrain.verifiers.constraints.content import number_placeholders
 from posttrain.verifiers.constraints.format import json_format, number_highlighted_sections, title
 from posttrain.verifiers.constraints.keywords import existence, whole_word_count
 from posttrain.verifiers.constraints.language import response_language
-from posttrain.verifiers.constraints.length import number_paragraphs, number_sentences
 from posttrain.verifiers.constraints.punctuation import no_comma
 from posttrain.verifiers.constraints.relation import holds, tenth
 from posttrain.verifiers.constraints.release import RELEASED
 from posttrain.verifiers.constraints.startend import quotation
+
+_SENTENCE_END = re.compile(r"(?<!\w\.\w.)(?<![A-Z][a-z]\.)(?<=[.?!])\s")
+_CAPITALS = re.compile(r"\b[A-Z]+\b")
 
 
 def include_keywords(response: str, keyword_list: Sequence[str]) -> bool:
@@ -46,7 +46,9 @@ def letter_frequency(response: str, letter: str, N: int) -> bool:
 
 
 def paragraph_count(response: str, N: int) -> bool:
-    return number_paragraphs(response, N, divider="* * *")
+    """A divider at either end is one too many, unlike under IFEval."""
+    parts = response.split("* * *")
+    return len(parts) == N and all(part.strip() for part in parts)
 
 
 def word_constraint(response: str, N: int, quantifier: str) -> bool:
@@ -54,7 +56,8 @@ def word_constraint(response: str, N: int, quantifier: str) -> bool:
 
 
 def sentence_constraint(response: str, N: int, quantifier: str) -> bool:
-    return number_sentences(response, N, quantifier)
+    """A stop before a space ends one, but for `Mr.` and `e.g.`; `around` is within one."""
+    return holds(len(_SENTENCE_END.split(response)), quantifier, N, slack=1)
 
 
 def paragraphs(response: str, N: int, first_word: str, i: int) -> bool:
@@ -104,7 +107,14 @@ def repeat_prompt(response: str, original_prompt: str) -> bool:
 
 
 def capital_words(response: str, N: int, quantifier: str) -> bool:
-    return capital_word_frequency(response, N, quantifier)
+    """Words of the letters A to Z; `around` allows 10%."""
+    return holds(len(_CAPITALS.findall(response)), quantifier, N, slack=tenth(N))
+
+
+def two_responses(response: str) -> bool:
+    """Exactly one divider, unlike under IFEval, between two that differ."""
+    parts = [part.strip() for part in response.split("******")]
+    return len(parts) == 2 and all(parts) and parts[0] != parts[1]
 
 
 def end(response: str, end_phrase: str) -> bool:

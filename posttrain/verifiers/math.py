@@ -8,7 +8,7 @@ from typing import Any
 
 from posttrain.errors import VerifierError
 from posttrain.formats import Verdict
-from posttrain.verifiers.base import answer_of, shown
+from posttrain.verifiers.base import answer_of, shown, tagged_or_all
 from posttrain.verifiers.latex.candidates import candidates, last_boxed
 from posttrain.verifiers.latex.normalise import normalise, rational
 from posttrain.verifiers.latex.symbolic import equal
@@ -42,7 +42,7 @@ class Math:
 
     def __call__(self, completion: str, ground_truth: Any, **row: Any) -> Verdict:
         expected = self._expected(ground_truth)
-        found = candidates(answer_of(completion))
+        found = candidates(tagged_or_all(answer_of(completion)))
         reasons = []
         for candidate in found:
             if len(candidate) > self.max_length:

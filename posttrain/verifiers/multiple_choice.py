@@ -10,22 +10,25 @@ from typing import Any
 
 from posttrain.errors import VerifierError
 from posttrain.formats import Verdict
-from posttrain.verifiers.base import answer_of, read_structure, shown
+from posttrain.verifiers.base import answer_of, read_structure, shown, tagged_or_all
 from posttrain.verifiers.latex.candidates import last_boxed
 from posttrain.verifiers.string_match import normalise
 
 _WRAP = r"[\s*_`\"'(\[{$]*"
 _BARE = re.compile(r"(?:\\(?:text|mathrm|mathbf|textbf)\{)?[\s(\[*]*([A-Za-z])[\s)\]}.:*]*\Z")
-# "the answer is (B)", "Answer: B", "choose option B"; a letter that begins a word is none.
-_STATED = re.compile(
-    r"\b(?:answer|choice|option|pick|choose|select)s?\b(?:\s+(?:is|would be|should be|letter|option"
-    rf"|choice|[:=]))*\s*[:=]?{_WRAP}(?:option\s+|choice\s+)?{_WRAP}"
-    r"(?:\\(?:boxed|text)\{)?\s*([A-Za-z])(?![\w'])",
-    re.IGNORECASE,
+# "the answer is (B)", "Answer: B", else "choose option B"; a letter that begins a word is none, nor
+# is one that is said to be wrong.
+_SAID = (
+    r"\b(?:\s+(?:is|(?:would|should|must) be|letter|option|choice|[:=]))*\s*[:=]?"
+    rf"{_WRAP}(?:option\s+|choice\s+)?{_WRAP}(?:\\(?:boxed|text)\{{)?\s*([A-Za-z])(?![\w'])"
+    r"(?!\W+(?:is|was|are)\s+(?:not|incorrect|wrong|false)\b)"
 )
+_ANSWER = re.compile(r"\banswers?" + _SAID, re.IGNORECASE)
+_CHOSEN = re.compile(r"\b(?:choice|option|pick|choose|select)s?" + _SAID, re.IGNORECASE)
 _LINE = re.compile(r"^[ \t*_`(\[]*([A-Z])[ \t]*(?:[)\].:*_`]+(?=\s|\Z)|[ \t]*$)", re.M)
 _BRACKETED = re.compile(r"[(\[]([A-Za-z])[)\]]")
-_ALONE = re.compile(r"(?<![\w'])([B-HJ-Z])(?![\w'])")
+_ALONE = re.compile(r"(?<![\w'])([A-Z])(?![\w'])")
+_VERB = "is|was|are|and|or|because|since|seems|would|but"
 _WINDOW = 20_000
 
 
@@ -41,7 +44,7 @@ class MultipleChoice:
         choices = listed if isinstance(listed, Sequence) and not isinstance(listed, str) else ()
         expected, choices = self._expected(ground_truth, choices)
         letters = string.ascii_uppercase[: len(choices) or 26]
-        found = letter_of(answer_of(completion), letters, choices)
+        found = letter_of(tagged_or_all(answer_of(completion)), letters, choices)
         if found == expected:
             return Verdict(1.0, f"the answer is {found}, as expected")
         return Verdict(0.0, f"the answer is {found or 'no choice'}, expected {expected}")
@@ -80,7 +83,7 @@ def letter_of(text: str, letters: str, choices: Sequence[Any] = ()) -> str | Non
     bare = _BARE.match(boxed or text)
     if bare and bare[1].upper() in letters:
         return bare[1].upper()
-    for pattern in (_STATED, _LINE, _BRACKETED, _ALONE):
+    for pattern in (_ANSWER, _CHOSEN, _LINE, _BRACKETED, _ALONE):
         found = [match[1] for match in pattern.finditer(text) if _is_letter(match, letters)]
         if found:
             return found[-1].upper()
@@ -88,16 +91,18 @@ def letter_of(text: str, letters: str, choices: Sequence[Any] = ()) -> str | Non
     whole = normalise(boxed or text)
     if whole in texts:
         return letters[texts.index(whole)]
-    ending = [i for i, choice in enumerate(texts) if choice and whole.endswith(choice)]
+    ending = [i for i, choice in enumerate(texts) if choice and f" {whole}".endswith(f" {choice}")]
+    longest = max((len(texts[i]) for i in ending), default=0)  # `hot dog` ends in `dog` too
+    ending = [i for i in ending if len(texts[i]) == longest]
     return letters[ending[0]] if len(ending) == 1 else None
 
 
 def _is_letter(match: re.Match[str], letters: str) -> bool:
-    """A small `a` or `i`, or `A` before a word, is an article or a pronoun."""
+    """A small `a` or `i`, or `A` before a word that is no verb, is an article or a pronoun."""
     letter = match[1]
     if letter.upper() not in letters:
         return False
-    if match.re is not _STATED or letter not in "aAiI":
+    if match.re not in (_ANSWER, _CHOSEN, _ALONE) or letter not in "aAiI":
         return True
-    after = match.string[match.end() : match.end() + 2]
-    return letter.isupper() and not re.match(r"[ \t][a-z]", after)
+    after = match.string[match.end() : match.end() + 9]
+    return letter.isupper() and not re.match(rf"[ \t]+(?!(?:{_VERB})\b)[A-Za-z]", after)

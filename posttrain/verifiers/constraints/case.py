@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from posttrain.verifiers.constraints.language import detect
 from posttrain.verifiers.constraints.relation import holds, tenth
-
-_TOKEN = re.compile(r"\w+(?:[-.'\u2019]\w+)*")
+from posttrain.verifiers.constraints.treebank import tokens
 
 
 def english_capital(response: str) -> bool:
@@ -21,6 +18,6 @@ def english_lowercase(response: str) -> bool:
 
 
 def capital_word_frequency(response: str, capital_frequency: int, capital_relation: str) -> bool:
-    """So many words are all in capitals; a hyphenated word is one."""
-    count = sum(1 for match in _TOKEN.finditer(response) if match[0].isupper())
+    """So many words are all in capitals; a hyphenated word is one, `I'M` two."""
+    count = sum(map(str.isupper, tokens(response)))
     return holds(count, capital_relation, capital_frequency, slack=tenth(capital_frequency))

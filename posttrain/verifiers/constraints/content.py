@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 
-_BRACKETS = re.compile(r"\[([^\[\]\n]*+)\]")
 _MARKERS = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}
 
 
 def number_placeholders(response: str, num_placeholders: int) -> bool:
-    """At least so many `[placeholders]`; empty brackets do not count."""
-    return sum(1 for m in _BRACKETS.finditer(response) if m[1].strip()) >= num_placeholders
+    """At least so many `[placeholders]`, each within a line; brackets inside one count once."""
+    count = 0
+    for line in response.split("\n"):
+        _, opened, rest = line.partition("[")
+        while opened:
+            _, closed, rest = rest.partition("]")
+            count += bool(closed)
+            _, opened, rest = rest.partition("[")
+    return count >= num_placeholders
 
 
 def postscript(response: str, postscript_marker: str) -> bool:

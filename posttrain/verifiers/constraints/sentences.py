@@ -14,13 +14,18 @@ _TITLES = "mr mrs ms mx dr prof rev hon st gen col sgt capt lt gov sen rep fig e
 _ABBREVIATIONS = "etc inc ltd co corp jr sr approx dept est al a.m p.m u.s u.k u.n ph.d b.a m.a pp"
 _NEVER_LAST = frozenset(_TITLES.split())
 _LAST_BEFORE_CAPITAL = frozenset(_ABBREVIATIONS.split())
+# Behind an initial these words begin a sentence; a name goes on with others.
+_OPENER = re.compile(
+    r"\s+(?:The|This|That|These|There|Then|He|She|It|They|We|You|I|In|On|At|To|For|With|As|A|An|If"
+    r"|But|And|So|When|After|My|Your|Our|His|Her|Their|No|Yes|Now)\b"
+)
 _LONGEST = 6
 
 
 def count_sentences(text: str, limit: int = 2**31) -> int:
     """Sentences of a text, counted up to a limit.
 
-    A last one without a stop counts; a list mark like `1.` ends none.
+    A last one without a stop counts, and so does the number of a list, `1.`, as under Punkt.
     """
     count, start = 0, 0
     for stop in _STOP.finditer(text):
@@ -46,12 +51,12 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _ends(text: str, stop: re.Match[str]) -> bool:
-    """Whether dots end a sentence rather than an abbreviation, an initial or a list mark."""
+    """Whether dots end a sentence rather than an abbreviation or an initial."""
     at = stop.start()
     following = text[stop.end() : stop.end() + 9].lstrip()[:1]
     if stop[1] != ".":
         return not following.islower()
-    # 12 characters hold every word that matters, and the whole line of a list mark.
+    # 12 characters hold every word that matters.
     before = text[max(0, at - 12) : at]
     words = before.rsplit("\n", 1)[-1].split()
     word = words[-1].lstrip("([\"'\u201c*_").lower() if words else ""
@@ -61,11 +66,7 @@ def _ends(text: str, stop: re.Match[str]) -> bool:
         return False
     if word in _LAST_BEFORE_CAPITAL:
         return not following or following.isupper()
-    if len(words) == 1 and ("\n" in before or at <= 12) and _is_list_mark(word):
-        return False
-    is_initial = len(word) == 1 and word.isalpha() and word != "i" and text[at - 1].isupper()
-    return not (is_initial and following.isupper())
-
-
-def _is_list_mark(word: str) -> bool:
-    return (word.isdigit() and len(word) < 4) or (word.isalpha() and len(word) == 1)
+    if word.isdigit():
+        return not following.islower()
+    is_initial = len(word) == 1 and word.isalpha()
+    return not (is_initial and following.isupper()) or _OPENER.match(text, stop.end()) is not None

@@ -6,17 +6,23 @@ import re
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _SENTENCE = re.compile(r"final answer is\s*:?", re.IGNORECASE)
+_STATED = re.compile(
+    r"\banswers?\b[ \t*_]*(?::[ \t*_]*|(?:is|are|must be|should be|would be)\b[ \t]*:?[ \t*_]*)",
+    re.IGNORECASE,
+)
+_STOP = re.compile(r"\n|\.(?=\s|\Z)")
 _CLOSING = re.compile(r"i hope it is correct|\n", re.IGNORECASE)
 _DISPLAY = re.compile(r"\\[\[\]()]|\$\$")
 
 
 def candidates(text: str) -> list[str]:
     """The possible answers of a completion: its last box and its `final answer is` sentence;
-    failing both, the last text between dollar signs; failing that, all of it.
+    failing both, what it calls the answer and the last text between dollar signs; failing these,
+    all of it.
     """
     found = [last_boxed(text), final_sentence(text)]
     if not any(found):
-        found = [last_dollars(text)]
+        found = [stated(text), last_dollars(text)]
     if not any(found):
         found = [text]
     answers = (candidate.strip() for candidate in found if candidate)
@@ -33,8 +39,8 @@ def last_boxed(text: str) -> str | None:
     while text[start : start + 1] == " ":
         start += 1
     if text[start : start + 1] != "{":
-        words = re.split(r"[\s$]", text[start : start + 100], maxsplit=1)
-        return words[0] or None
+        inside, closed, _ = text[start : start + 100].partition("$")
+        return (inside if closed else inside.partition("\n")[0].partition(" ")[0]).strip() or None
     depth = 0
     for brace in _BRACE.finditer(text, start):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
@@ -50,7 +56,22 @@ def final_sentence(text: str) -> str | None:
         return None
     rest = text[matches[-1].end() :].lstrip()
     closing = _CLOSING.search(rest)
-    return rest[: closing.start() if closing else len(rest)].strip().rstrip(".").strip() or None
+    return rest[: closing.start() if closing else len(rest)].strip(" \t\r*").rstrip(". ") or None
+
+
+def stated(text: str) -> str | None:
+    """What follows the last `answer is` or `Answer:`, up to the end of its sentence or line; of
+    that the mathematics, where dollar signs enclose some.
+    """
+    matches = list(_STATED.finditer(text))
+    if not matches:
+        return None
+    rest = _DISPLAY.sub("$", text[matches[-1].end() :].lstrip().replace("\\$", ""))
+    stop = _STOP.search(rest)
+    sentence = rest[: stop.start() if stop else len(rest)]
+    before, opened, inside = sentence.partition("$")
+    inside, closed, _ = inside.partition("$")
+    return (inside if opened and closed else sentence).strip(" \t\r*_$") or None
 
 
 def last_dollars(text: str) -> str | None:

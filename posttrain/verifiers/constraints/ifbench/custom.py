@@ -9,8 +9,7 @@ import string
 import unicodedata
 from itertools import pairwise
 
-from posttrain.verifiers.constraints.ifbench.tokens import PUNCTUATION
-from posttrain.verifiers.constraints.sentences import split_sentences
+from posttrain.verifiers.constraints.ifbench.tokens import PUNCTUATION, split_sentences
 
 _QUESTION = re.compile(r"\n*Question \d+[.|):;]?\s*")
 _OPTION = re.compile(r"[A-Ea-e][.|)]\s*\w+")

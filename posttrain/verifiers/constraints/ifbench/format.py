@@ -6,8 +6,12 @@ import re
 import string
 from itertools import pairwise
 
-from posttrain.verifiers.constraints.ifbench.tokens import PUNCTUATION, bare, tokens
-from posttrain.verifiers.constraints.sentences import split_sentences
+from posttrain.verifiers.constraints.ifbench.tokens import (
+    PUNCTUATION,
+    bare,
+    split_sentences,
+    tokens,
+)
 
 _LETTERED = re.compile(r"\W*[aA]\W*[bB]\W*[cC]\W*")
 _CLOSERS = {")": "(", "]": "[", "}": "{"}

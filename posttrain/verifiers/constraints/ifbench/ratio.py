@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from posttrain.verifiers.constraints.ifbench.tokens import tokens, words
-from posttrain.verifiers.constraints.sentences import split_sentences
+from posttrain.verifiers.constraints.ifbench.tokens import split_sentences, tokens, words
 
 _WORD = re.compile(r"\w+")
 # NLTK's English list, as far as words without an apostrophe can meet it.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from posttrain.verifiers.constraints.ifbench.tokens import PUNCTUATION, bare
+from posttrain.verifiers.constraints.ifbench.tokens import PUNCTUATION, bare, split_sentences
 from posttrain.verifiers.constraints.keywords import whole_word_count
-from posttrain.verifiers.constraints.sentences import split_sentences
 
 
 def keyword(response: str, word: str, N: int) -> bool:

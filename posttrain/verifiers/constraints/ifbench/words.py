@@ -11,11 +11,11 @@ from posttrain.verifiers.constraints.ifbench.speech import is_verb, syllables
 from posttrain.verifiers.constraints.ifbench.tokens import (
     PUNCTUATION,
     bare,
+    split_sentences,
     tokens,
     word_tokens,
     words,
 )
-from posttrain.verifiers.constraints.sentences import split_sentences
 
 _CLUSTER = re.compile(r"[b-df-hj-np-tv-z]{2}")
 _PRIMES = frozenset(
