@@ -72,6 +72,42 @@ def checkpoint(
     return make
 
 
+@pytest.fixture
+def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tensors that are made are of this type, as are sums of losses and tables of log-probs.
+
+    There a gap between two ways is one of formulas, where float32 leaves room for its rounding. It
+    takes a model that computes nothing in float32 by itself, such as starcoder2.
+    """
+    import torch
+
+    from posttrain.trainers import reference
+
+    monkeypatch.setattr(reference, "COLUMNS", {"logps": "float64"})
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def same_step() -> Callable[..., None]:
+    """`same_step(found, expected, start, gap)`: weights by name that moved alike from `start`.
+
+    Each differs by less than `gap` of the way that it went, or of a hundredth of the longest way.
+    """
+
+    def check(found: Any, expected: Any, start: Any, gap: float) -> None:
+        assert found.keys() == expected.keys() <= start.keys()
+        moved = {name: float((expected[name] - start[name]).norm()) for name in expected}
+        longest = max(moved.values())
+        assert longest > 1e-4
+        for name, way in moved.items():
+            apart = float((found[name] - expected[name]).norm())
+            assert apart < gap * max(way, 1e-2 * longest), (name, apart, way)
+
+    return check
+
+
 # --- processes ------------------------------------------------------------------------------------
 
 BIN = Path(sys.executable).parent

@@ -176,7 +176,7 @@ def test_lora_trains_adapters_and_merges_into_the_same_model(
     alone = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
         again = alone(torch.tensor([IDS])).logits[0]
-    torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(again, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_four_bit_weights_take_a_training_step(checkpoint: Callable[..., str]) -> None:
@@ -225,7 +225,7 @@ def test_four_bit_gradients_are_those_of_the_rounded_weights(
         found = gradients(model)
         assert found.keys() == expected.keys() and len(found) == 28
         for name, value in found.items():
-            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
         model.eval()
         logits(model)
 
@@ -269,7 +269,7 @@ def test_dora_keeps_the_norm_of_every_row(checkpoint: Callable[..., str]) -> Non
     assert magnitude.requires_grad
     torch.testing.assert_close(magnitude, weight.norm(dim=1), rtol=1e-5, atol=1e-6)
     expected = magnitude[:, None] * direction / direction.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(now, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(now, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_every_kind_of_adapter_merges_into_the_same_model(
     model.save_pretrained(tmp_path / "adapter")
     merged = merge_adapter(str(tmp_path / "adapter"), base, tokenizer=tokenizer)
     with torch.no_grad():
-        torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(logits(merged), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_an_adapter_for_modules_that_are_not_there(checkpoint: Callable[..., str]) -> None:

@@ -219,7 +219,8 @@ def token_weights(tokens: torch.Tensor, segment: torch.Tensor, reduction: str) -
 
     `sequence_mean` weighs by 1 / (tokens of the sequence), every other one weighs tokens alike.
     """
-    ones = torch.ones_like(segment, dtype=torch.float32)
+    dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    ones = torch.ones_like(segment, dtype=dtype)
     return ones / tokens[segment] if reduction == "sequence_mean" else ones
 
 

@@ -7,7 +7,7 @@ For the same reason the model is one that computes nothing in float32 by itself.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,21 +18,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posttrain.models import load_model
 from posttrain.sources import stand_in
-from posttrain.trainers import reference
 from posttrain.trainers.dpo import DPOConfig, DPOTrainer
 from posttrain.trainers.sft import SFTConfig, SFTTrainer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+pytestmark = pytest.mark.usefixtures("float64")
+
 STEPS, BATCH, RATE = 50, 4, 1e-3
-
-
-@pytest.fixture(autouse=True)
-def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Sums of losses and tables of log-probs, which outlive a step, are of this type too."""
-    monkeypatch.setattr(reference, "COLUMNS", {"logps": "float64"})
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def example(name: str) -> ModuleType:

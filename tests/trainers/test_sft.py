@@ -74,24 +74,27 @@ def test_the_constructor_takes_what_trl_takes() -> None:
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sum", "sequence_mean"])
 def test_loss_and_gradient_are_those_of_a_plain_loop(
-    reduction: str, checkpoint: Callable[..., str], tokenizer: Any, tmp_path: Path
+    reduction: str,
+    checkpoint: Callable[..., str],
+    tokenizer: Any,
+    tmp_path: Path,
+    float64: None,
+    same_step: Callable[..., None],
 ) -> None:
-    start = AutoModelForCausalLM.from_pretrained(checkpoint())
+    path = checkpoint("starcoder2")
+    start, model = (AutoModelForCausalLM.from_pretrained(path).double() for _ in range(2))
     loss = reduce([plain_nll(start, row) for row in TOKENS], reduction)
     loss.backward()
     trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(checkpoint()),
+        model=model,
         args=config(tmp_path, loss_reduction=reduction),
         train_dataset=Dataset.from_list(TOKENS),
         processing_class=tokenizer,
     )
     trainer.train()
-    assert logged(trainer)["loss"] == pytest.approx(loss.item(), rel=1e-5)
-    for (name, before), after in zip(
-        start.named_parameters(), trainer.model.parameters(), strict=True
-    ):
-        expected = before.detach() - 0.01 * before.grad
-        torch.testing.assert_close(after.detach(), expected, rtol=1e-5, atol=1e-7, msg=name)
+    assert logged(trainer)["loss"] == pytest.approx(loss.item(), rel=1e-9)
+    expected = {n: p.detach() - 0.01 * p.grad for n, p in start.named_parameters()}
+    same_step(dict(model.named_parameters()), expected, dict(start.named_parameters()), 1e-9)
 
 
 def test_the_reductions_differ_by_hand(checkpoint: Callable[..., str]) -> None:
@@ -105,7 +108,15 @@ def test_the_reductions_differ_by_hand(checkpoint: Callable[..., str]) -> None:
     assert abs(sequence_mean - token_mean) > 1e-3
 
 
-def test_loss_equals_trl(checkpoint: Callable[..., str], tokenizer: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("accumulated", [False, True], ids=["at once", "accumulated"])
+def test_losses_and_gradients_equal_trl(
+    accumulated: bool,
+    checkpoint: Callable[..., str],
+    tokenizer: Any,
+    tmp_path: Path,
+    same_step: Callable[..., None],
+) -> None:
+    """In float32, as TRL's loss is; so large a step that the weights' rounding does not count."""
     from trl import SFTConfig as TheirConfig
     from trl import SFTTrainer as Theirs
 
@@ -114,9 +125,13 @@ def test_loss_equals_trl(checkpoint: Callable[..., str], tokenizer: Any, tmp_pat
         model=checkpoint(),
         args=TheirConfig(
             output_dir=str(tmp_path / "trl"),
-            per_device_train_batch_size=4,
+            per_device_train_batch_size=2 if accumulated else 4,
+            gradient_accumulation_steps=2 if accumulated else 1,
             max_steps=1,
-            learning_rate=0.0,
+            optim="sgd",
+            learning_rate=100.0,
+            lr_scheduler_type="constant",
+            max_grad_norm=0.0,
             logging_steps=1,
             save_strategy="no",
             report_to=[],
@@ -131,9 +146,13 @@ def test_loss_equals_trl(checkpoint: Callable[..., str], tokenizer: Any, tmp_pat
         processing_class=tokenizer,
     )
     theirs.train()
-    ours = SFTTrainer(model=checkpoint(), args=config(tmp_path / "ours"), train_dataset=rows)
+    args = config(tmp_path / "ours", learning_rate=100.0)
+    ours = SFTTrainer(model=checkpoint(), args=args, train_dataset=rows)
     ours.train()
-    assert logged(ours)["loss"] == pytest.approx(logged(theirs)["loss"], rel=1e-5)
+    for key in ("loss", "grad_norm"):
+        assert logged(ours)[key] == pytest.approx(logged(theirs)[key], rel=1e-5)
+    models = (ours.model, theirs.model, AutoModelForCausalLM.from_pretrained(checkpoint()))
+    same_step(*(dict(model.named_parameters()) for model in models), 1e-5)
 
 
 def test_gradient_checkpointing_changes_nothing(
