@@ -19,6 +19,8 @@ _WORD = re.compile(r"(?<![\\a-zA-Z])(?!sqrt|frac)[a-zA-Z]{4,}")
 _EXPLOSIVE = re.compile(
     r"(?:\^|\*\*)[{(]*[0-9]+[})]*(?:\^|\*\*)|(?:\^|\*\*)[{(]*[0-9]{4}|[0-9]{4}[})]*!|[0-9]{40}|[({\[]{9}"
 )
+# math_verify takes `t` for a unit, so that `4t` would equal `4`.
+_VARIABLE = re.compile(r"(?<![\\a-zA-Z])[a-df-hj-zA-DF-HJ-Z](?!.*=)")
 _BASE = re.compile(r"_\{?([0-9]+)")
 _BRACKET = re.compile(r"\A(\(|\[|\\\{)(?=.*,)")
 
@@ -61,7 +63,9 @@ class Math:
         numbers = rational(expected), rational(answer)
         if None not in numbers:
             is_equal = numbers[0] == numbers[1]
-        elif not self._is_comparable(expected, answer):
+        elif (
+            numbers != (None, None) and any(map(_VARIABLE.search, (expected, answer)))
+        ) or not self._is_comparable(expected, answer):
             is_equal = False
         else:
             verdict = equal(expected, answer, self.cpu_seconds)
