@@ -63,9 +63,7 @@ class Math:
         numbers = rational(expected), rational(answer)
         if None not in numbers:
             is_equal = numbers[0] == numbers[1]
-        elif (
-            numbers != (None, None) and any(map(_VARIABLE.search, (expected, answer)))
-        ) or not self._is_comparable(expected, answer):
+        elif not self._is_comparable(expected, answer):
             is_equal = False
         else:
             verdict = equal(expected, answer, self.cpu_seconds)
@@ -78,6 +76,9 @@ class Math:
         if not answer or max(len(expected), len(answer)) > self.max_symbolic:
             return False
         if any(p.search(side) for p in (_WORD, _EXPLOSIVE) for side in (expected, answer)):
+            return False
+        is_number = [rational(side) is not None for side in (expected, answer)]
+        if any(is_number) and any(map(_VARIABLE.search, (expected, answer))):
             return False
         # What math_verify overlooks: the base of a number, and that a pair is no set.
         for pattern in (_BASE, _BRACKET):

@@ -155,7 +155,7 @@ def test_arguments_that_cannot_be_read(arguments: dict[str, Any]) -> None:
         ('He said "no." Mr. Fox left! Why?', 'He said "no".|Mr. Fox left!|Why?'),
         ("1. First\n2. Then 3.5 of it", "1.|First 2.|Then 3.5 of it"),
         ("What?! Wait... so. Go", "What?|!|Wait...|so.|Go"),
-        ("See www.site.com or J. Doe, Ph.D. there.", "See www.site.com or J. Doe, Ph.D. there."),
+        ("See site.com or J. Doe, Ph.D. there.", "See site.com or J. Doe, Ph.D. there."),
         ("In the U.S. He left Acme Inc. by 5.", "In the U.S.|He left Acme Inc. by 5."),
         ("In the U.S. today Acme Inc. They go.", "In the U.S. today Acme Inc.|They go."),
         ("", ""),
