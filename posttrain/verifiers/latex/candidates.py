@@ -56,9 +56,8 @@ def final_sentence(text: str) -> str | None:
         return None
     rest = text[matches[-1].end() :].lstrip()
     closing = _CLOSING.search(rest)
-    return (
-        rest[: closing.start() if closing else len(rest)].rstrip(" \t\r*.").lstrip(" \t*") or None
-    )
+    sentence = rest[: closing.start() if closing else len(rest)]
+    return sentence.rstrip(" \t\r*.").lstrip(" \t*") or None
 
 
 def stated(text: str) -> str | None:

@@ -1,6 +1,7 @@
 """The part of numpy that tests in EvalPlus' form (Liu et al. 2023, arXiv:2305.01210) ask for.
 
-A jail has no numpy. They ask whether numbers are close, and whether a value is an array, which no plain data is.
+A jail has no numpy. They ask whether numbers are close, and whether a value is an array, which no
+plain data is.
 """
 
 from __future__ import annotations
