@@ -1,4 +1,4 @@
-"""GSM8K (Cobbe et al. 2021, arXiv:2110.14168): the number after `####`, else the last one counts."""
+"""GSM8K (Cobbe et al. 2021, arXiv:2110.14168): the number after `####`, else the last one."""
 
 from __future__ import annotations
 

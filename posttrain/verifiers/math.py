@@ -19,6 +19,8 @@ _WORD = re.compile(r"(?<![\\a-zA-Z])(?!sqrt|frac)[a-zA-Z]{4,}")
 _EXPLOSIVE = re.compile(
     r"(?:\^|\*\*)[{(]*[0-9]+[})]*(?:\^|\*\*)|(?:\^|\*\*)[{(]*[0-9]{4}|[0-9]{4}[})]*!|[0-9]{40}|[({\[]{9}"
 )
+# math_verify takes `t` for a unit, so that `4t` would equal `4`.
+_VARIABLE = re.compile(r"(?<![\\a-zA-Z])[a-df-hj-zA-DF-HJ-Z](?!.*=)")
 _BASE = re.compile(r"_\{?([0-9]+)")
 _BRACKET = re.compile(r"\A(\(|\[|\\\{)(?=.*,)")
 
@@ -74,6 +76,9 @@ class Math:
         if not answer or max(len(expected), len(answer)) > self.max_symbolic:
             return False
         if any(p.search(side) for p in (_WORD, _EXPLOSIVE) for side in (expected, answer)):
+            return False
+        is_number = [rational(side) is not None for side in (expected, answer)]
+        if any(is_number) and any(map(_VARIABLE.search, (expected, answer))):
             return False
         # What math_verify overlooks: the base of a number, and that a pair is no set.
         for pattern in (_BASE, _BRACKET):

@@ -1,5 +1,7 @@
-"""Exact match as SQuAD has it (Rajpurkar et al. 2016, arXiv:1606.05250): case, spacing, articles and
-punctuation do not count. Signs of numbers and formulas do: `-5` is not `5`, `2x+3` not `2x-3`.
+"""Exact match as SQuAD has it (Rajpurkar et al. 2016, arXiv:1606.05250).
+
+Case, spacing, articles and punctuation do not count; signs of numbers and formulas do: `-5` is not
+`5`, `2x+3` not `2x-3`.
 """
 
 from __future__ import annotations

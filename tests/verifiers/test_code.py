@@ -239,3 +239,30 @@ def test_mbpps_own_solutions_pass(shared_rows: Any) -> None:
     for row in shared_rows("mbpp/mbpp.jsonl.gz")[::12]:
         truth = {"tests": row["test_list"], "setup": row["test_setup_code"]}
         assert verify("code", row["code"], truth).score == 1.0, row["task_id"]
+
+
+EVALPLUS = """
+import numpy as np
+def assertion(out, exp, atol):
+    if isinstance(exp, np.ndarray):
+        raise TypeError
+    assert out == exp or np.allclose(out, exp, rtol=1e-07, atol=atol)
+def check(candidate):
+    for inp, exp in zip([[[1.0, 2.0]], [[0.1, 0.2]]], [[3.0, 0.5], [0.3, 0.15]]):
+        assertion(candidate(*inp), exp, 1e-6)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "score"),
+    [
+        ("return [sum(x), sum(x) / 2 - (sum(x) > 1)]", 1),
+        ("return [sum(x), sum(x) / 2]", 0),
+        ("return [sum(x)]", 0),
+        ("import numpy\n    return numpy.zeros(2)", 0),
+    ],
+)
+def test_evalplus_asks_numpy_whether_numbers_are_close(body: str, score: float) -> None:
+    truth = {"tests": [EVALPLUS], "entry_point": "f"}
+    verdict = verify("code", f"def f(x):\n    {body}", truth)
+    assert verdict.score == score, verdict.reason

@@ -52,8 +52,16 @@ def test_the_number_after_the_marks_counts_not_the_last_of_the_working() -> None
         GSM8K().check_ground_truth("7 - 2 = 5\n#### five")
 
 
+def test_a_number_after_the_marks_is_the_completions_answer() -> None:
+    assert GSM8K()("#### 45\n\nQuestion: how many are 5 and 3?", "45").score == 1.0
+    assert GSM8K()("#### 45\n\nQuestion: how many are 5 and 3?", "3").score == 0.0
+    assert GSM8K()("#### -$1,045.50 in all, of 3", "-1045.5").score == 1.0
+    assert GSM8K()("#### 45\n#### 46", "46").score == 1.0
+    assert GSM8K()("#### Answer\nIt is 45.", "45").score == 1.0
+
+
 def test_reasons_say_what_was_read() -> None:
-    assert GSM8K()("so 71", "72").reason == "the last number is '71', expected '72'"
+    assert GSM8K()("so 71", "72").reason == "the number is '71', expected '72'"
     assert GSM8K()("no idea", "72").reason == "no number in the completion, expected 72"
 
 

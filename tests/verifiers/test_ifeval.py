@@ -31,7 +31,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "detectable_content:number_placeholders": (
         {"num_placeholders": 2},
         "Dear [name], see [place].",
-        "Dear [name], see [ ].",
+        "Dear [name], see [place.",
     ),
     "detectable_content:postscript": (
         {"postscript_marker": "P.P.S"},

@@ -42,7 +42,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "Section 1: a\nin this section we stop",
     ),
     "validate_title": ({}, "<<Sea>>\nBlue.", "<Sea>\nBlue."),
-    "validate_two_responses": ({}, "one ****** two", "one ****** two ****** three"),
+    "validate_two_responses": ({}, "one ****** two", "one ****** two ******"),
     "validate_uppercase": ({}, "ALL BIG", "ALL BIg"),
     "validate_word_constraint": (
         {"N": 20, "quantifier": "around"},
@@ -53,7 +53,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "verify_keyword_frequency": ({"word": "war", "N": 2}, "War! No war.", "War and warm"),
     "verify_keywords": ({"keyword_list": ["sea", "sun"]}, "Sea and sunny", "Sea and son"),
     "verify_letter_frequency": ({"letter": "a", "N": 2}, "banal A", "banal a"),
-    "verify_paragraph_count": ({"N": 2}, "one\n* * *\ntwo", "one\n***\ntwo"),
+    "verify_paragraph_count": ({"N": 2}, "one\n* * *\ntwo", "one\n* * *\ntwo\n* * *"),
     "verify_postscript": ({"postscript_marker": "P.S."}, "Bye. P.S. Call.", "Bye. P.S."),
     "verify_sentence_constraint": (
         {"N": 2, "quantifier": "at most"},

@@ -29,6 +29,12 @@ from posttrain.verifiers.math import Math
         ("so $a$ is $b + c$.", ["b + c"]),
         (r"it costs \$5, so $x$", ["x"]),
         (r"thus \(x+1\).", ["x+1"]),
+        ("So the answer is 5. It took 3 steps.", ["5"]),
+        ("**Answer:** 1.5", ["1.5"]),
+        ("Answer: $x = 2$ because $y = 3$", ["x = 2", "y = 3"]),
+        ("**Final Answer:**\n\n12", ["12"]),
+        ("The final answer is **x = 4**.", ["x = 4"]),
+        (r"so $\boxed b - 1$ it is", ["b - 1"]),
         ("  42  ", ["42"]),
         ("", []),
     ],
@@ -64,10 +70,44 @@ def test_a_box_that_never_closes_is_no_box() -> None:
         ("2516_{8}", "2516_8"),
         (r"2 \pi r", r"2\pi r"),
         (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+        (r"\begin{bmatrix} 1 \\[1ex] 2 \end{bmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+        (r"3\text{ apples}", "3"),
+        ("60 apples", "60"),
+        (r"25\pi \text{ square inches}.", r"25\pi"),
+        (r"\mathbf{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\mathbf{87^\circ}", "87"),
+        (r"37^{\text{th}}", "37"),
+        ("f(x) = x + 1", "x+1"),
+        ("26π", r"26\pi"),
+        ("√3", r"\sqrt{3}"),
+        ("2*sqrt(3)", r"2\sqrt{3}"),
+        ("(1, 2)U(3, 4)", r"(1,2)\cup(3,4)"),
+        ("2x**2", "2x^2"),
+        (r"116 - 75 \cdot i", "116-75i"),
+        ("1 1/2", r"1\frac{1}{2}"),
+        ("12 000", "12000"),
+        (r"\text{June 20}", "june 20"),
     ],
 )
 def test_normalise(answer: str, same: str) -> None:
     assert normalise(answer) == normalise(same)
+
+
+@pytest.mark.parametrize(
+    ("answer", "other"),
+    [
+        (r"10\text{ million}", "10"),
+        ("5 thousand", "5"),
+        (r"9 \text{ a.m.}", "9"),
+        (r"3 \sin x", "3"),
+        ("1 1/2", "11/2"),
+        ("3 4", "34"),
+        (r"3 \cdot \frac{1}{2}", r"3\frac{1}{2}"),
+        (r"2 \text{ and } 3", "2"),
+    ],
+)
+def test_normalise_keeps_apart(answer: str, other: str) -> None:
+    assert normalise(answer) != normalise(other)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +132,11 @@ def test_normalise(answer: str, same: str) -> None:
         ("2516_8", "2516_9", 0.0),
         (r"\text{evil}", r"\text{live}", 0.0),
         (r"\frac{1}{0}", "1", 0.0),
+        ("4", "4t", 0.0),
+        ("4t", "x = 4", 0.0),
+        ("9", r"9 \text{ a.m.}", 0.0),
+        ("1000", r"1.0 \times 10^3", 1.0),
+        ("3", "3", 1.0),
     ],
 )
 def test_equality(truth: str, answer: str, score: float) -> None:
@@ -101,7 +146,9 @@ def test_equality(truth: str, answer: str, score: float) -> None:
 
 def test_any_candidate_may_match() -> None:
     assert Math()(r"\boxed{4}. The final answer is 5.", "5").score == 1.0
-    assert Math()("The answer is 5", "5").score == 0.0
+    assert Math()("The answer is 5", "5").score == 1.0
+    assert Math()("The answers differ: 5", "5").score == 0.0
+    assert Math()("So <answer> 5 </answer> it is", "5").score == 1.0
 
 
 def test_a_solution_with_a_box_may_be_the_ground_truth() -> None:

@@ -29,6 +29,13 @@ CITIES = ["London", "Paris", "Rome", "Bern"]
         ("I choose option B because C is wrong.", "B", 1),
         ("A is wrong.\nB\n", "B", 1),
         ("Both (A) and (C) fail, which leaves (B)", "B", 1),
+        ("<answer>A</answer>", "A", 1),
+        ("The answer must be A.", "A", 1),
+        ("It is A.", "A", 1),
+        ("So A is right", "A", 1),
+        ("The answer is (D). Option A is incorrect.", "D", 1),
+        ("Option A is wrong; choose option C", "C", 1),
+        ("A quick check shows B", "B", 1),
         ("The answer is a matter of taste.", "A", 0),
         ("I think that I know.", "I", 0),
         ("The answer is C.", "B", 0),
@@ -51,6 +58,12 @@ def test_texts_of_choices(truth: Any, completion: str, score: float) -> None:
     assert verify("multiple_choice", completion, truth, choices=CITIES).score == (
         score if truth != {"answer": "Paris"} or completion else 0
     )
+
+
+def test_the_longest_choice_that_ends_the_text_is_meant() -> None:
+    choices = ["9", "dog", "hot dog", "29"]
+    assert verify("multiple_choice", "The answer is 29.", "D", choices=choices).score == 1
+    assert verify("multiple_choice", "I want a hot dog", "C", choices=choices).score == 1
 
 
 @pytest.mark.parametrize("truth", ["Madrid", 26, -1, {"answer": None}, "AB", ["A"]])

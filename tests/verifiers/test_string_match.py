@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from posttrain.errors import VerifierError
-from posttrain.verifiers.string_match import StringMatch, normalise
+from posttrain.verifiers.string_match import StringMatch, normalise, plain
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,51 @@ def test_what_counts(text: str, other: str) -> None:
     assert normalise(text) != normalise(other)
 
 
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("Hello, world!", "hello world"),
+        ("- Sara Palin", "sara palin"),
+        ("(the) End of the Sun.", "end of sun"),
+        ("J. Lo's", "j los"),
+        ("$1,000", "1000"),
+        ("\u2212 5", "5"),
+        ("O\u2019Neill", "O'Neill"),
+    ],
+)
+def test_punctuation_and_articles_do_not_count(text: str, same: str) -> None:
+    assert plain(text) == plain(same)
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("-5", "5"),
+        ("3.5", "35"),
+        (".5", "5"),
+        ("2x+3", "2x-3"),
+        ("x+y", "x-y"),
+        ("Vitamin A", "vitamin"),
+        ("+", "-"),
+    ],
+)
+def test_signs_and_names_count(text: str, other: str) -> None:
+    assert plain(text) != plain(other)
+
+
+def test_string_matcher_asks_for_a_tag() -> None:
+    strict = StringMatch(tagged=True)
+    assert strict("<answer>The Paris!</answer>", "paris").score == 1.0
+    assert strict("Paris", "paris").score == 0.0
+    assert strict("<answer>Paris", "paris").score == 0.0
+    assert StringMatch()("Paris", "paris").score == 1.0
+
+
+def test_a_long_answer_is_not_read() -> None:
+    assert "too long" in StringMatch()("a" * 30_000, "a").reason
+    assert StringMatch()("a" * 30_000, "a" * 30_000).score == 1.0
+
+
 def test_the_last_answer_tag_is_read() -> None:
     assert StringMatch()("I think <answer> Paris </answer> is it", "paris").score == 1.0
     assert StringMatch()("<answer>Rome</answer> no, <answer>Paris", "paris").score == 1.0
@@ -42,7 +87,7 @@ def test_the_last_answer_tag_is_read() -> None:
         (["NYC", "New York"], "new york", "York"),
         ('["NYC", "New York"]', "nyc", '["NYC", "New York"]'),
         ("[1, 2]", "[1, 2]", "1"),
-        ("[the bracket", "[the bracket", "bracket"),
+        ("[the bracket", "(bracket)", "brackets"),
         (42, "42", "43"),
         ('"quoted"', "quoted", "quote"),
     ],

@@ -14,6 +14,7 @@ from posttrain.errors import PosttrainError, VerifierError
 from posttrain.verifiers import VERIFIERS, Verifier, get_verifier, verify
 from posttrain.verifiers.ifeval_old import IFEvalOld
 from posttrain.verifiers.judge import Judge
+from posttrain.verifiers.string_match import StringMatch
 
 GOLD = {
     "gsm8k": ("She sold 72 clips.", "48+24 = 72\n#### 72"),
@@ -137,7 +138,8 @@ def test_every_entry_is_a_verifier_and_names_ignore_case() -> None:
     assert list(VERIFIERS) == sorted(VERIFIERS) == sorted(GOLD)
     assert all(isinstance(verifier, Verifier) for verifier in VERIFIERS.values())
     assert get_verifier("MATH") is VERIFIERS["math"]
-    assert get_verifier("string_matcher") is VERIFIERS["string_match"]
+    assert get_verifier("mcq") is VERIFIERS["multiple_choice"]
+    assert get_verifier("string_matcher") == StringMatch(tagged=True)
     assert get_verifier("IFEval_old_release") == IFEvalOld(strict_compat=True)
 
 

@@ -56,7 +56,8 @@ def final_sentence(text: str) -> str | None:
         return None
     rest = text[matches[-1].end() :].lstrip()
     closing = _CLOSING.search(rest)
-    return rest[: closing.start() if closing else len(rest)].strip(" \t\r*").rstrip(". ") or None
+    sentence = rest[: closing.start() if closing else len(rest)]
+    return sentence.rstrip(" \t\r*.").lstrip(" \t*") or None
 
 
 def stated(text: str) -> str | None:
@@ -69,7 +70,7 @@ def stated(text: str) -> str | None:
     rest = _DISPLAY.sub("$", text[matches[-1].end() :].lstrip().replace("\\$", ""))
     stop = _STOP.search(rest)
     sentence = rest[: stop.start() if stop else len(rest)]
-    before, opened, inside = sentence.partition("$")
+    _, opened, inside = sentence.partition("$")
     inside, closed, _ = inside.partition("$")
     return (inside if opened and closed else sentence).strip(" \t\r*_$") or None
 

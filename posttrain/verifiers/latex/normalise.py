@@ -24,9 +24,10 @@ _NO_UNIT = (
     r"|(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|exp|sqrt|pi)\b)"
 )
 _SIGNS = {
-    "π": r"\pi ", "√": r"\sqrt ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "×": r"\times ",
-    "·": r"\cdot ", "≤": r"\le ", "≥": r"\ge ", "°": "", "²": "^2", "³": "^3", "\u2212": "-",
-    "€": "", "£": "",
+    "\u03c0": r"\pi ", "\u221a": r"\sqrt ", "\u221e": r"\infty ", "\u222a": r"\cup ",
+    "\u2229": r"\cap ", "\u00d7": r"\times ", "\u00b7": r"\cdot ", "\u2264": r"\le ",
+    "\u2265": r"\ge ", "\u00b0": "", "\u00b2": "^2", "\u00b3": "^3", "\u2212": "-",
+    "\u20ac": "", "\u00a3": "",
 }  # fmt: skip
 _SIGN = str.maketrans(_SIGNS)
 

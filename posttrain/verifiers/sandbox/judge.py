@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from posttrain.verifiers.sandbox.candidate import OPERATIONS
+from posttrain.verifiers.sandbox.closeness import numpy
 from posttrain.verifiers.sandbox.wire import Channel, decode, encode
 
 # What a stand-in does for anyone: none of these carries a value that a test expects.
@@ -280,6 +281,7 @@ def real_module(name: str, claimed: str) -> types.ModuleType | None:
 
 def judge_calls(link: Link, tests: dict[str, Any]) -> Iterator[str | None]:
     """For each test why it fails, or None."""
+    sys.modules.setdefault("numpy", numpy())  # in this process, which holds no foreign code
     names = namespace_of(link, tests)
     if (entry := tests["entry_point"]) and entry not in names:
         raise Lost(f"the code defines no {entry}")

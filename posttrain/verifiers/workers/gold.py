@@ -73,7 +73,8 @@ def gold_answer(row: Mapping[str, Any]) -> str | None:
         return str(truth)
     if name in ("string_match", "string_matcher"):
         value = read_structure(truth)
-        return str(value[0]) if isinstance(value, list) and value else str(truth)
+        text = str(value[0]) if isinstance(value, list) and value else str(truth)
+        return f"<answer>{text}</answer>" if name == "string_matcher" else text
     if name in ("multiple_choice", "mcq"):
         value = read_structure(truth)
         value = value.get("answer") if isinstance(value, Mapping) else value
