@@ -8,9 +8,14 @@ runs/<name>/
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
+import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +25,8 @@ from posttrain.trainers.checkpoints import ASIDE, last_checkpoint
 
 RECIPE = "recipe.resolved.yaml"
 MANIFEST = "manifest.json"
+RUNNING = ".running"
+logger = logging.getLogger(__name__)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,7 +97,7 @@ class RunFolder:
         if not os.access(there, os.W_OK | os.X_OK):
             raise RunError(f"{there} cannot be written; choose another folder with --run_dir")
         held = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
-        if held - {f".{RECIPE}.tmp"} and RECIPE not in held:
+        if held - {f".{RECIPE}.tmp", RUNNING} and RECIPE not in held:
             raise RunError(
                 f"{self.path} is not empty and has no {RECIPE}: it is half written or not a run "
                 "folder. Move it away, or choose another one with --run_dir"
@@ -103,6 +110,37 @@ class RunFolder:
         ):
             if (self.path / name).is_file():
                 read_object(self.path / name)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other run out, for two would write over each other's steps.
+
+        The lock ends with the process that has it, however that ends.
+
+        Raises:
+            RunError: another run is in the folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        mark = self.path / RUNNING
+        with mark.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                who = file.read().strip() or "another process"
+                raise RunError(
+                    f"{self.path} is in use: {who} runs in it; wait until it is done, stop it, or "
+                    "choose another folder with --run_dir"
+                ) from None
+            except OSError as error:  # a network file system without locks
+                logger.warning("%s cannot be locked (%s): start no second run in it", mark, error)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            try:
+                yield
+            finally:
+                mark.unlink(missing_ok=True)
 
     def stage(self, index: int, name: str) -> Path:
         """Folder of stage `index` (0-based)."""

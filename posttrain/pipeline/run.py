@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -38,6 +39,7 @@ from posttrain.pipeline.evaluate import evaluate_stage, prepare_tasks
 from posttrain.pipeline.folder import (
     MANIFEST,
     RECIPE,
+    RUNNING,
     RunFolder,
     read_json,
     read_object,
@@ -113,10 +115,11 @@ def run(
         recipe = base.smoke_recipe(recipe)
     with processes(), listening() as signals:
         state = start(recipe, Path(recipe_path), run_dir, hardware, smoke, signals)
-        previous = previous_results(state)
-        plan = plan_stages(state, chosen, again=from_stage is not None)
         try:
-            execute(state, plan, previous)
+            with state.folder.held() if state.main else nullcontext():
+                previous = previous_results(state)
+                plan = plan_stages(state, chosen, again=from_stage is not None)
+                execute(state, plan, previous)
         except Exception as error:
             raise full_disk(error, state.folder.path) or error from error
     return state.folder.path
@@ -124,11 +127,11 @@ def run(
 
 def execute(state: Run, plan: list[Planned], previous: list[dict[str, Any]]) -> None:
     """Data of all stages first, then stage after stage, and a report whatever happens."""
-    new = not state.folder.path.exists()
+    new = state.main and all(p.name == RUNNING for p in state.folder.path.iterdir())
     try:
         prepare(state, plan)
     except BaseException:
-        if new and state.main:
+        if new:
             state.folder.forget_unstarted()
         raise
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -28,6 +29,23 @@ def test_a_folder_of_something_else(stack: Path, refused: Callable[..., str]) ->
     (stack / "runs/stack/thesis.txt").write_text("years of work")
     message = refused(stack, "run", "stack.yaml")
     assert "runs/stack is not empty" in message and "--run_dir" in message
+
+
+def test_a_folder_in_which_another_run_is(
+    begun: Path, refused: Callable[..., str], call: Callable[..., int]
+) -> None:
+    """Two launches of one recipe would train into one folder; the second is told of the first."""
+    mark = begun / "runs/stack/.running"
+    with mark.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("process 4711 on node7")
+        file.flush()
+        message = refused(begun, "run", "stack.yaml")
+        assert "runs/stack is in use: process 4711 on node7 runs in it" in message
+        assert "--run_dir" in message
+    assert mark.is_file()  # left behind by a process that was killed: no lock, no obstacle
+    assert call(*RUN) == 0
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize("run_dir", ["rows.jsonl", "rows.jsonl/deeper/run"])
