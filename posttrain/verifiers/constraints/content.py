@@ -11,11 +11,10 @@ def number_placeholders(response: str, num_placeholders: int) -> bool:
     """At least so many `[placeholders]`, each within a line; brackets inside one count once."""
     count = 0
     for line in response.split("\n"):
-        _, opened, rest = line.partition("[")
-        while opened:
-            _, closed, rest = rest.partition("]")
-            count += bool(closed)
-            _, opened, rest = rest.partition("[")
+        closed = 0
+        while closed >= 0 and (opened := line.find("[", closed)) >= 0:
+            closed = line.find("]", opened)
+            count += closed >= 0
     return count >= num_placeholders
 
 

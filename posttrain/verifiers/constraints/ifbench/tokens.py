@@ -22,6 +22,7 @@ _HELD = re.compile(
 _BEGINS = re.compile(_STARTERS)
 _DOTS = re.compile(r"\.{2,}")
 _QUOTED = re.compile(r"([.?!])(\")|(\.)(\u201d)")
+_LONGEST = 200_000  # characters that are read
 _STOP = re.compile(r"(?<=[.?!])|\x01")
 
 
@@ -31,7 +32,7 @@ def split_sentences(text: str) -> list[str]:
     Every `.`, `?` and `!` ends one (`1.` at the head of a list too, `?!` two), but for those of
     titles, initials, acronyms, decimals and host names; a line break ends none.
     """
-    text = f" {text}  ".replace("\n", " ")
+    text = f" {text[:_LONGEST]}  ".replace("\n", " ")
     text = _DOTS.sub(lambda match: "\0" * len(match[0]) + "\x01", _HELD.sub(_hold, text))
     text = _QUOTED.sub(lambda match: (match[2] or match[4]) + (match[1] or match[3]), text)
     found = [part.replace("\0", ".").strip() for part in _STOP.split(text)]
