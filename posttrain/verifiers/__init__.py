@@ -57,7 +57,10 @@ ALIASES = {"string_matcher": "string_match", "mcq": "multiple_choice"}
 UNVERIFIED = "reward_funcs"  # in a verifier's place: other functions reward the row
 
 # The same verifiers with other settings.
-VARIANTS: dict[str, Verifier] = {"ifeval_old_release": IFEvalOld(strict_compat=True)}
+VARIANTS: dict[str, Verifier] = {
+    "ifeval_old_release": IFEvalOld(strict_compat=True),
+    "ifeval_whole": IFEval(whole=True),
+}
 
 _COMPOSING = ("weights", "gate", "own")
 
