@@ -27,7 +27,7 @@ ANIMALS = (
     "cat", "dog", "cow", "horse", "sheep", "goat", "duck", "fox", "bear", "wolf", "mouse", "hen",
 )  # fmt: skip
 HELD_OUT_SHARE = 10
-CONSTRAINTS_IN_SFT = 0.07
+CONSTRAINTS_IN_SFT = 0.03
 STEPS_IN_SFT = 0.8
 POLITE_IN_SFT = 0.42
 CONSTRAINTS_IN_RL = 0.75

@@ -60,6 +60,7 @@ UNVERIFIED = "reward_funcs"  # in a verifier's place: other functions reward the
 VARIANTS: dict[str, Verifier] = {
     "ifeval_old_release": IFEvalOld(strict_compat=True),
     "string_matcher": StringMatch(tagged=True),
+    "ifeval_whole": IFEval(whole=True),
 }
 
 _COMPOSING = ("weights", "gate", "own")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from posttrain.errors import VerifierError
@@ -169,10 +169,17 @@ def verdict_of(results: Sequence[tuple[str, bool]]) -> Verdict:
 
 @dataclass(frozen=True)
 class IFEval:
-    """The share of the constraints that the response meets, counted strictly."""
+    """The share of the constraints that the response meets, counted strictly.
+
+    `whole`: 1 where all are met, else 0, which is IFEval's accuracy by prompt. As a reward it pays
+    nothing for one constraint that costs another.
+    """
+
+    whole: bool = False
 
     def check_ground_truth(self, ground_truth: Any) -> None:
         read_constraints(ground_truth)
 
     def __call__(self, completion: str, ground_truth: Any, **row: Any) -> Verdict:
-        return verdict_of(followed(completion, ground_truth))
+        verdict = verdict_of(followed(completion, ground_truth))
+        return replace(verdict, score=float(verdict.score >= 1)) if self.whole else verdict
