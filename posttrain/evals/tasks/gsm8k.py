@@ -1,4 +1,4 @@
-"""GSM8K (Cobbe et al. 2021, arXiv:2110.14168): word problems, exact match of the last number.
+"""GSM8K (Cobbe et al. 2021, arXiv:2110.14168): word problems, exact match of the number.
 
 Zero-shot through the model's chat template. Tülu 3 reports 8 shots as turns of a conversation, so
 these scores stand beside each other, not beside that table.
@@ -16,7 +16,7 @@ class GSM8K(EvalTask):
     """Test split: 1,319 problems."""
 
     name = "gsm8k"
-    version = "1-zero-shot"
+    version = "2-zero-shot"
     verifier = "gsm8k"
     source: ClassVar[Source | None] = Source(
         path="openai/gsm8k",

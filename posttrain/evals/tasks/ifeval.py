@@ -19,7 +19,7 @@ class IFEval(EvalTask):
     """541 prompts of 25 kinds of verifiable instructions."""
 
     name = "ifeval"
-    version = "1-loose"
+    version = "2-loose"
     verifier = "ifeval"
     source: ClassVar[Source | None] = Source(path="google/IFEval", split="train")
 

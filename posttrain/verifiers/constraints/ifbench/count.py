@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from posttrain.verifiers.constraints.ifbench.tokens import PUNCTUATION, bare, tokens
+from posttrain.verifiers.constraints.ifbench.tokens import PUNCTUATION, bare
 from posttrain.verifiers.constraints.keywords import whole_word_count
+from posttrain.verifiers.constraints.treebank import tokens
 
 _CONJUNCTIONS_TEXT = """
 and but for nor or so yet

@@ -10,8 +10,8 @@ from posttrain.verifiers.constraints.ifbench.tokens import (
     PUNCTUATION,
     bare,
     split_sentences,
-    tokens,
 )
+from posttrain.verifiers.constraints.treebank import tokens
 
 _LETTERED = re.compile(r"\W*[aA]\W*[bB]\W*[cC]\W*")
 _CLOSERS = {")": "(", "]": "[", "}": "{"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from posttrain.verifiers.constraints.ifbench.tokens import split_sentences, tokens, words
+from posttrain.verifiers.constraints.ifbench.tokens import split_sentences, words
+from posttrain.verifiers.constraints.treebank import tokens
 
 _WORD = re.compile(r"\w+")
 # NLTK's English list, as far as words without an apostrophe can meet it.

@@ -12,10 +12,10 @@ from posttrain.verifiers.constraints.ifbench.tokens import (
     PUNCTUATION,
     bare,
     split_sentences,
-    tokens,
     word_tokens,
     words,
 )
+from posttrain.verifiers.constraints.treebank import tokens
 
 _CLUSTER = re.compile(r"[b-df-hj-np-tv-z]{2}")
 _PRIMES = frozenset(
