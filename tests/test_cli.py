@@ -192,6 +192,9 @@ def test_score_may_replace_its_own_input(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{oops", "line 2: not JSON"),
+        ("[" * 100_000, "line 2: not JSON"),
+        ('{"response": ' + "9" * 5000 + "}", "line 2: not JSON"),
+        ('{"response": "4", "response": "5"}', "line 2: has the key 'response' twice"),
         ('["a", "list"]', "line 2: a row is a JSON object"),
         ('{"response": "4"}', "line 2: no `ground_truth`"),
         ('{"response": 4, "ground_truth": "4"}', "line 2: `response` must be text, got 4"),

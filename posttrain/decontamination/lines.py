@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import DataError
+from posttrain.formats import decode_json
 
 
 def open_lines(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -36,10 +36,12 @@ def parse(place: str, line: bytes) -> dict[str, Any]:
     """The object that a line holds.
 
     Raises:
-        DataError: it is not JSON, not UTF-8, or no object.
+        DataError: it is not JSON, not UTF-8, no object, or has one key twice.
     """
     try:
-        row = json.loads(line.decode().removeprefix("\ufeff"))
+        row = decode_json(line.decode().removeprefix("\ufeff"))
+    except DataError as error:
+        raise DataError(f"{place} {error}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is not JSON: {error}; mend or remove the line") from None
     if not isinstance(row, dict):

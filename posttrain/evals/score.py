@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
 from posttrain.errors import DataError, VerifierError
+from posttrain.formats import decode_json
 from posttrain.verifiers import verify
 
 # What a verifier is not handed as a column: it has these as arguments.
@@ -100,8 +101,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _parse(line: str, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
+        row = decode_json(line)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: a row is a JSON object, got {line.strip()[:80]}")

@@ -14,7 +14,7 @@ mended is mended by a named rule (`REPAIRS`), and the rest refused with the reas
 from __future__ import annotations
 
 from posttrain.formats.messages import to_messages
-from posttrain.formats.repairs import REPAIRS, clean, shown
+from posttrain.formats.repairs import REPAIRS, clean, decode_json, from_json, shown
 from posttrain.formats.rows import SEVERAL, to_row
 from posttrain.formats.shapes import ROLES, Generate, Message, Row, Verdict
 
@@ -27,6 +27,8 @@ __all__ = [
     "Row",
     "Verdict",
     "clean",
+    "decode_json",
+    "from_json",
     "shown",
     "to_messages",
     "to_row",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from posttrain.errors import DataError
-from posttrain.formats.repairs import absent, shown, to_json, to_objects, to_str
+from posttrain.formats.repairs import absent, decode_json, shown, to_json, to_objects, to_str
 from posttrain.formats.shapes import ROLES, Message
 
 ROLE_NAMES = {
@@ -66,17 +65,21 @@ def to_message(raw: Any, field: str, applied: set[str]) -> Message:
     if calls and role != "assistant":
         raise DataError(f"`{field}`: only an assistant turn can have tool_calls, got {role}")
     message: Message = {"role": role, "content": to_content(raw, role, calls, field, applied)}
-    name, answered = raw.get("name"), raw.get("tool_call_id")
-    if isinstance(name, str) and name:
-        message["name"] = to_str(name, f"{field}.name", applied)
+    if name := maybe_str(raw, "name", field, applied):
+        message["name"] = name
     if calls:
         message["tool_calls"] = calls
-    if isinstance(answered, str) and answered:
-        message["tool_call_id"] = to_str(answered, f"{field}.tool_call_id", applied)
+    if answered := maybe_str(raw, "tool_call_id", field, applied):
+        message["tool_call_id"] = answered
     train = to_train(raw, field, applied)
     if train is not None:
         message["train"] = train
     return message
+
+
+def maybe_str(raw: Mapping[str, Any], key: str, field: str, applied: set[str]) -> str:
+    """Text that a message need not have; empty where it has none."""
+    return "" if absent(raw.get(key)) else to_str(raw[key], f"{field}.{key}", applied)
 
 
 def unknown_role(field: str, message: Any) -> DataError:
@@ -136,12 +139,18 @@ def to_train(raw: Mapping[str, Any], field: str, applied: set[str]) -> bool | No
     return train
 
 
-def parse_messages(value: Any, applied: set[str]) -> Any:
-    """`messages` that is the JSON text of a list of objects, parsed; other values as they are."""
+def parse_messages(value: Any, field: str, applied: set[str]) -> Any:
+    """A field that is the JSON text of a list of objects, parsed; other values as they are.
+
+    Raises:
+        DataError: one of the objects has one key twice.
+    """
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     try:
-        found = json.loads(value)
+        found = decode_json(value)
+    except DataError as error:
+        raise DataError(f"`{field}` {error}") from None
     except (ValueError, RecursionError):
         return value
     if not found or not all(isinstance(item, Mapping) for item in found):

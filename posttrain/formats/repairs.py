@@ -2,8 +2,9 @@
 
 Every repair has a name and is counted. None of them guesses: where two readings are possible the
 row is refused instead. Left as they are, because each is how some data set is meant: two turns of
-one role in a row (chat logs), an assistant turn first (a greeting), a system turn further down
-(instructions that change), and text of any length (`max_length` and the length filter decide).
+one role in a row (chat logs), an assistant turn first (a greeting; one that is to be trained is
+dropped where the masks are made), a system turn further down (instructions that change), and text
+of any length (`max_length` and the length filter decide).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,8 +30,9 @@ REPAIRS: dict[str, str] = {
     " prompter are user; gpt, chatgpt, bot and model are assistant; function, observation, ipython"
     " and tool_response are tool; developer is system.",
     "from_value_read": "A message that says `from` and `value` is read as `role` and `content`.",
-    "messages_parsed": "`messages` that is the JSON text of a list is parsed; a prompt or an answer"
-    " that looks like JSON stays text, for it may be meant so.",
+    "messages_parsed": "`messages` that is the JSON text of a list is parsed, and `chosen` and"
+    " `rejected` are where there is no `prompt`; a prompt or an answer that looks like JSON stays"
+    " text, for it may be meant so.",
     "message_wrapped": "One message in the place of a list of them becomes a list of one.",
     "tool_result_as_json": "A tool's answer that is an object or list becomes its JSON text; tool"
     " turns are never trained.",
@@ -142,9 +145,34 @@ def to_objects(value: Any, field: str, applied: set[str]) -> list[dict[str, Any]
 
 def parsed(value: Any, field: str) -> Any:
     """What JSON text says; other values as they are."""
-    if not isinstance(value, str):
-        return value
+    return from_json(value, field) if isinstance(value, str) else value
+
+
+def from_json(text: str, field: str) -> Any:
+    """What the JSON text in `field` says.
+
+    Raises:
+        DataError: it is no JSON, or an object of it has one key twice.
+    """
     try:
-        return json.loads(value)
+        return decode_json(text)
+    except DataError as error:
+        raise DataError(f"`{field}` {error}") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"`{field}` must be JSON, got {shown(value)}") from error
+        raise DataError(f"`{field}` must be JSON, got {shown(text)}") from error
+
+
+def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's keys and values; Python itself would silently take the last of two."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        first, second, *_ = [shown(value) for name, value in pairs if name == key]
+        raise DataError(
+            f"has the key {shown(key)} twice in one object; keep one, got {first} and {second}"
+        )
+    return made
+
+
+# raises DataError for a key that an object has twice, else what json.loads raises
+decode_json = json.JSONDecoder(object_pairs_hook=one_of_each).decode

@@ -35,7 +35,7 @@ def to_conversation(raw: Mapping[str, Any], applied: set[str]) -> Row:
         DataError: no such fields, or no assistant turn to learn from.
     """
     if has(raw, "messages"):
-        value = parse_messages(raw["messages"], applied)
+        value = parse_messages(raw["messages"], "messages", applied)
         messages = to_messages(value, "user", "messages", applied)
     elif has(raw, "prompt", "completion"):
         messages = to_messages(raw["prompt"], "user", "prompt", applied)
@@ -90,9 +90,11 @@ def to_preference(raw: Mapping[str, Any], applied: set[str]) -> Row:
             f"a preference row needs `chosen` and `rejected`; it has {fields_of(raw)} "
             "(name the fields with `columns:`)"
         )
+    prompt: list[Message] = []
+    if not has(raw, "prompt"):  # whole conversations then, which tables store as JSON text
+        raw = {**raw, **{f: parse_messages(raw[f], f, applied) for f in ("chosen", "rejected")}}
     chosen = to_messages(raw["chosen"], "assistant", "chosen", applied)
     rejected = to_messages(raw["rejected"], "assistant", "rejected", applied)
-    prompt: list[Message] = []
     if has(raw, "prompt"):
         prompt = to_messages(raw["prompt"], "user", "prompt", applied)
     size = len(prompt)
@@ -153,7 +155,7 @@ def to_problem(raw: Mapping[str, Any], applied: set[str]) -> Row:
     field = "prompt" if has(raw, "prompt") else "messages"
     if not has(raw, field):
         raise DataError(f"a problem needs `prompt` or `messages`; it has {fields_of(raw)}")
-    value = parse_messages(raw[field], applied) if field == "messages" else raw[field]
+    value = parse_messages(raw[field], field, applied) if field == "messages" else raw[field]
     prompt = to_messages(value, "user", field, applied)
     if len(prompt) > 1 and prompt[-1]["role"] == "assistant":
         applied.add("answer_cut_from_prompt")

@@ -29,8 +29,8 @@ from posttrain.mixture.reasons import countable, shorten
 from posttrain.parallel import ordered
 from posttrain.recipe import Source
 from posttrain.sources import Chunk, Opened
-from posttrain.sources.adapters import STREAM_FORMATS, LeftOut, get_format
-from posttrain.sources.chunks import Chunks, chunked
+from posttrain.sources.adapters import PLACE, STREAM_FORMATS, LeftOut, get_format
+from posttrain.sources.chunks import chunked
 from posttrain.sources.files import rename
 from posttrain.store import Store, Writer, cached, key_of, texts
 from posttrain.verifiers import UNVERIFIED, check_problem
@@ -127,9 +127,29 @@ def adapted(source: Source, opened: Opened, plan: Plan) -> tuple[Iterator[Chunk]
     adapter: Any = get_format(plan.format, example, None if plan.columns else source.path)
     name = repr(adapter)
     if type(adapter) in STREAM_FORMATS.values():
-        chunks = chunked(adapter(Chunks(lambda: chunks_before)), source.path)
+        made = f"{source.path} as {type(adapter).__name__} reads it"
+        chunks = chunked(streamed(adapter, chunks_before), made)
         return chunks, replace(plan, format=None), name
     return chunks, replace(plan, format=adapter), name
+
+
+def streamed(adapter: Any, chunks: Iterator[Chunk]) -> Iterator[Row | DataError]:
+    """What an adapter makes of all rows, and the rows that could not be read, in order."""
+    bad: list[DataError] = []
+
+    def rows() -> Iterator[Row]:
+        for chunk in chunks:
+            for number, row in chunk.parse():
+                if isinstance(row, DataError):
+                    bad.append(row)
+                else:
+                    yield {**row, PLACE: chunk.place(number)}
+
+    for made in adapter(rows()):
+        yield from bad
+        bad.clear()
+        yield made
+    yield from bad
 
 
 def refuse(source: Source, bad: Sequence[str], bad_rows: str, *, whole: bool) -> None:
@@ -177,19 +197,21 @@ class Reading:
     def take(self, number: int, raw: Row | DataError) -> None:
         """One raw row, or what was wrong with its line."""
         self.read += 1
+        if isinstance(raw, LeftOut):
+            self.drop(number, "format", countable(raw), None)
+            return
         if isinstance(raw, DataError):
-            self.refuse(number, str(raw), countable(str(raw), self.chunk.place(number)), None)
+            self.refuse(number, str(raw), countable(raw), None)
             return
         try:
             renamed = rename(raw, self.plan.columns)
             parts = self.plan.format(renamed) if self.plan.format else [renamed]
             rows = [self.row(part) for part in parts]
         except LeftOut as error:
-            self.drop(number, "format", countable(str(error)), raw)
+            self.drop(number, "format", countable(error), raw)
             return
         except (DataError, VerifierError) as error:
-            place = self.chunk.place(number)
-            self.refuse(number, f"{place}: {error}", countable(str(error), place), raw)
+            self.refuse(number, f"{self.chunk.place(number)}: {error}", countable(error), raw)
             return
         if not rows:
             self.drop(number, "format", "the format makes no row of it", raw)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 
+from posttrain.errors import PosttrainError
+from posttrain.sources import BadRow
+
 LONGEST = 300  # a row's own content may be long, and messages quote it
 
 
-def countable(message: str, place: str = "") -> str:
+def countable(error: PosttrainError) -> str:
     """What is wrong, without what this row holds and where it stands."""
-    if place and message.startswith(f"{place} "):  # the line itself could not be read
-        return "a line " + re.split(r"[:(;]", message.removeprefix(f"{place} "))[0].strip()
-    return shorten(message.split(", got ")[0])
+    if isinstance(error, BadRow):
+        return shorten("a line " + re.split(r", got |[:(;]", error.why)[0])
+    return shorten(str(error).split(", got ")[0])
 
 
 def shorten(text: str) -> str:

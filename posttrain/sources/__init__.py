@@ -11,11 +11,20 @@ from posttrain.errors import DataError, nearest
 from posttrain.formats import Row
 from posttrain.recipe import Source
 from posttrain.sources import tiny
-from posttrain.sources.chunks import Chunk, Chunks, chunked
+from posttrain.sources.chunks import BadRow, Chunk, Chunks, chunked
 from posttrain.sources.files import digest
 from posttrain.sources.places import Opened, open_place
 
-__all__ = ["GENERATED", "PREFIX", "Chunk", "Opened", "open_source", "source_name", "stand_in"]
+__all__ = [
+    "GENERATED",
+    "PREFIX",
+    "BadRow",
+    "Chunk",
+    "Opened",
+    "open_source",
+    "source_name",
+    "stand_in",
+]
 
 PREFIX = "generated:"
 

@@ -6,16 +6,31 @@ read as easily as a small one, and every row knows its place: `file.jsonl:17`, o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from posttrain.errors import DataError
-from posttrain.formats import Row
+from posttrain.formats import Row, decode_json
 
 CHUNK_ROWS = 2000
 CHUNK_BYTES = 8 << 20
+
+
+class BadRow(DataError):
+    """What stands in the place of a row that cannot be read.
+
+    Args:
+        place: how a message names the row, as `rows.jsonl:17`.
+        why: the rest of the sentence; the same for all such rows up to `, got `, `:`, `(` or `;`.
+    """
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(place, why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return " ".join(self.args)
 
 
 @dataclass(frozen=True)
@@ -25,7 +40,7 @@ class Chunk:
     Attributes:
         file: where they stand, for messages; empty for rows that stand in no file.
         first: number of the first, counted from 1.
-        items: lines (bytes) or rows.
+        items: lines (bytes), or rows and errors in the place of rows.
         kind: `json` and `text` are lines; `rows` are rows already.
     """
 
@@ -56,22 +71,25 @@ def parse_line(place: str, line: bytes, kind: str) -> Row:
     """One line of a .jsonl or .txt file.
 
     Raises:
-        DataError: it is not UTF-8, not JSON, or no object.
+        BadRow: it is not UTF-8, not JSON, no object, or an object of it has one key twice.
     """
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{place} is not UTF-8 text ({error}); convert it") from error
+        raise BadRow(place, f"is not UTF-8 text ({error}); convert it") from error
     if kind == "text":
         return {"text": text.rstrip("\r\n")}
     try:
-        row = json.loads(text)
+        # a mark may stand in the middle where files that begin with one were put together
+        row = decode_json(text.removeprefix("\ufeff"))
+    except DataError as error:
+        raise BadRow(place, str(error)) from None
     except RecursionError as error:
-        raise DataError(f"{place} is nested too deeply; flatten or remove the line") from error
+        raise BadRow(place, "is nested too deeply; flatten or remove the line") from error
     except ValueError as error:
-        raise DataError(f"{place} is not JSON: {error}; mend or remove the line") from error
+        raise BadRow(place, f"is not JSON: {error}; mend or remove the line") from error
     if not isinstance(row, dict):
-        raise DataError(f"{place} must be an object, it is of type {type(row).__name__}")
+        raise BadRow(place, f"must be an object, it is of type {type(row).__name__}")
     return row
 
 

@@ -11,15 +11,15 @@ import csv
 import gzip
 import hashlib
 import io
-import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from posttrain.errors import DataError, first_line
-from posttrain.formats import Row
-from posttrain.sources.chunks import Chunk, chunked
+from posttrain.formats import Row, decode_json
+from posttrain.sources.chunks import BadRow, Chunk, chunked
 
 BOM = b"\xef\xbb\xbf"
 LONGEST_CELL = 1 << 30  # the csv module's own limit, 128 KiB, is shorter than many an answer
@@ -109,10 +109,15 @@ def read_text(path: Path) -> Iterator[Chunk]:
 
 def read_json(path: Path) -> Iterator[Chunk]:
     """A list of rows, or one object: a task file, which its adapter takes apart."""
+    data = b"".join(lines(path))
+    if not data.strip():
+        raise DataError(f"{path} cannot be read: it is empty")
     try:
-        rows = json.loads(b"".join(lines(path)))
+        rows = decode_json(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); convert it") from error
+    except DataError as error:
+        raise DataError(f"{path} {error}") from None
     except (ValueError, RecursionError) as error:
         extra = "Extra data" in str(error)
         hint = "; one object per line is .jsonl: rename the file" if extra else ""
@@ -121,10 +126,10 @@ def read_json(path: Path) -> Iterator[Chunk]:
         rows = [{**rows, "__file__": path.name}]
     if not isinstance(rows, list):
         raise DataError(f"{path} must hold a list of rows, it holds a {type(rows).__name__}")
-    for number, row in enumerate(rows, 1):
+    for i, row in enumerate(rows):
         if not isinstance(row, dict):
             kind = type(row).__name__
-            raise DataError(f"{path}: row {number} must be an object, it is of type {kind}")
+            rows[i] = BadRow(f"{path}: row {i + 1}", f"must be an object, it is of type {kind}")
     return chunked(rows, str(path))
 
 
@@ -132,19 +137,22 @@ def read_csv(path: Path) -> Iterator[Chunk]:
     """A row per record, under the names of the first; every value is text."""
     csv.field_size_limit(LONGEST_CELL)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Row | DataError]:
         with open_bytes(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
             table = csv.DictReader(text, strict=True)
             try:
                 if not table.fieldnames:
                     raise DataError(f"{path} cannot be read: it is empty")
-                for row in table:
-                    if None in row or None in row.values():
-                        raise DataError(
-                            f"{path}:{table.line_num} has more or fewer values than the"
-                            f" {len(table.fieldnames)} names of the first line; mend the line"
-                        )
-                    yield dict(row)
+                distinct(path, table.fieldnames)
+                for number, row in enumerate(table, 1):
+                    if None not in row and None not in row.values():
+                        yield dict(row)
+                        continue
+                    yield BadRow(
+                        f"{path}: row {number} (line {table.line_num})",
+                        f"has more or fewer values than the {len(table.fieldnames)} names of the"
+                        " first line; mend the line",
+                    )
             except UnicodeDecodeError as error:
                 raise DataError(f"{path} is not UTF-8 text ({error}); convert it") from error
             except (csv.Error, EOFError, zlib.error, OSError) as error:
@@ -159,6 +167,7 @@ def read_parquet(path: Path) -> Iterator[Chunk]:
 
     def rows() -> Iterator[Row]:
         with parquet.ParquetFile(path) as file:
+            distinct(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=1000):
                 yield from batch.to_pylist()
 
@@ -173,14 +182,28 @@ def read_arrow(path: Path) -> Iterator[Chunk]:
         with pa.OSFile(str(path)) as file:
             try:
                 reader = pa.ipc.open_stream(file)
+                schema, batches = reader.schema, iter(reader)
             except pa.ArrowInvalid:
                 file.seek(0)
                 whole = pa.ipc.open_file(file)
-                reader = (whole.get_batch(i) for i in range(whole.num_record_batches))
-            for batch in reader:
+                schema = whole.schema
+                batches = (whole.get_batch(i) for i in range(whole.num_record_batches))
+            distinct(path, schema.names)
+            for batch in batches:
                 yield from batch.to_pylist()
 
     return chunked(guarded(path, rows), str(path))
+
+
+def distinct(path: Path, names: Sequence[str]) -> None:
+    """Refuse a table in which two columns have one name; empty names mean nothing to anybody.
+
+    Raises:
+        DataError: there are two such columns.
+    """
+    for name, times in Counter(names).items():
+        if name and times > 1:
+            raise DataError(f"{path} has {times} columns named {name!r}; rename or remove one")
 
 
 def guarded(path: Path, rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:

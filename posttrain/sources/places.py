@@ -77,7 +77,7 @@ def open_place(source: Source) -> Opened:
 def open_folder(source: Source, path: Path) -> Opened:
     """A folder of data files, or one written by `Dataset.save_to_disk`."""
     saved = saved_split(source, path)
-    files = sorted(saved.glob("*.arrow")) if saved else data_files(source, path)
+    files = saved_files(saved) if saved else data_files(source, path)
 
     def chunks() -> Iterator[Chunk]:
         for file in files:
@@ -95,12 +95,38 @@ def saved_split(source: Source, path: Path) -> Path | None:
     if not (path / "dataset_dict.json").is_file():
         return None
     if not (path / source.split / "state.json").is_file():
-        listed = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))
-        known = ", ".join(listed.get("splits", ()))
+        known = ", ".join(map(str, listed_in(path / "dataset_dict.json", "splits")))
         raise DataError(
             f"{source.path} has no split {source.split!r}; set `split:` to one of {known}"
         )
     return path / source.split
+
+
+def saved_files(folder: Path) -> list[Path]:
+    """The files of what `save_to_disk` wrote. Beside them `datasets` keeps what `map` made of them,
+    under the same ending.
+    """
+    listed = listed_in(folder / "state.json", "_data_files")
+    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed]
+    if not all(isinstance(name, str) for name in names):
+        raise DataError(f"{folder / 'state.json'} does not name the files; save the data again")
+    return [folder / str(name) for name in names]
+
+
+def listed_in(path: Path, key: str) -> list[Any]:
+    """A list in one of the two indices that `save_to_disk` writes.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read ({error}); save the data again") from error
+    listed = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(listed, list):
+        raise DataError(f"{path} has no list `{key}`; save the data again")
+    return listed
 
 
 def data_files(source: Source, path: Path) -> list[Path]:
@@ -120,7 +146,7 @@ def data_files(source: Source, path: Path) -> list[Path]:
             raise DataError(f"{source.path} has no file {', '.join(patterns)}; mend `data_files`")
         return found
     base = path / source.name if source.name and (path / source.name).is_dir() else path
-    files = sorted(f for f in base.rglob("*") if f.is_file() and ending(f) and visible(f, base))
+    files = sorted(f for f in base.rglob("*") if ending(f) and not f.is_dir() and visible(f, base))
     names = {split: [f for f in files if split in words(f, base)] for split in SPLITS}
     wanted = names.get(source.split) or [f for f in files if source.split in words(f, base)]
     if not wanted and source.split == "train" and not any(names.values()):

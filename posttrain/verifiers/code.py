@@ -89,14 +89,20 @@ class Code:
         if not isinstance(record, Mapping) or not record.get("tests"):
             raise _refused(ground_truth)
         tests = record["tests"]
-        tests = [tests] if isinstance(tests, str) else list(tests)
+        tests = [tests] if isinstance(tests, str) else tests
+        if not isinstance(tests, list | tuple):
+            raise _refused(ground_truth)
         setup, entry = record.get("setup") or "", record.get("entry_point") or None
         runs = all(isinstance(t, Mapping) and {"input", "output"} <= set(t) for t in tests)
         if set(record) - set(_KEYS) or not isinstance(setup, str):
             raise _refused(ground_truth)
         if not runs:
             _check_python([setup, *tests], ground_truth)
+            tests = list(tests)
         else:
+            streams = [test[key] for test in tests for key in ("input", "output")]
+            if not all(isinstance(stream, str | list | tuple) for stream in streams):
+                raise _refused(ground_truth)
             tests = [{key: _text(test[key]) for key in ("input", "output")} for test in tests]
         if entry is not None and not (isinstance(entry, str) and entry.isidentifier()):
             raise _refused(ground_truth)

@@ -110,7 +110,7 @@ class Instructions:
         return [(str(i), self._one(i, arguments)) for i, arguments in zip(ids, kwargs, strict=True)]
 
     def _one(self, instruction: Any, arguments: Any) -> Constraint:
-        if instruction not in self.table:
+        if not isinstance(instruction, str) or instruction not in self.table:
             near = difflib.get_close_matches(str(instruction), self.table, n=1, cutoff=0.0)
             raise VerifierError(
                 f"{self.name} knows no instruction {shown(instruction)}; the nearest is {near[0]}, "

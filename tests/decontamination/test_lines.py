@@ -45,6 +45,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         (b"{", "f:1 is not JSON"),
         (b'{"a": "\xff"}', "f:1 is not JSON"),
         (b"[" * 100_000, "f:1 is not JSON"),
+        (b'{"a": 1, "b": 2, "a": 3}', "f:1 has the key 'a' twice in one object"),
         (b"3", "f:1 must be an object, it is of type int"),
     ],
 )

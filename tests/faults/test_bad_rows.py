@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ ROWS: dict[str, tuple[str | bytes, str]] = {
     ),
     "capital role": (turns(USER, {"role": "Assistant", "content": "Four."}), "repaired"),
     "unknown role": (turns(USER, {"role": "robot", "content": "Four."}), "dropped"),
+    "a key twice": ('{"prompt": "2+2?", "completion": "4", "prompt": "3+3?"}', "dropped"),
+    "a key twice inside": (turns(USER, ANSWER).replace('"4"', '"4", "content": "5"'), "dropped"),
     "no object": ("[1, 2]", "dropped"),
     "a number": ("17", "dropped"),
     "not JSON": ('{"messages": [', "dropped"),
@@ -124,6 +127,68 @@ def test_a_row_that_cannot_be_used_stops_with_file_and_line(
         build(ROWS[name][0], "error")
     message = str(caught.value)
     assert "rows.jsonl:2" in message and "bad_rows: drop" in message and len(message) < 900
+
+
+PAIR = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
+PROBLEM = {"prompt": "2+2?", "ground_truth": "4", "verifier": "gsm8k"}
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "dpo": (
+        PAIR,
+        {"chosen": [USER, ANSWER], "rejected": [USER, ANSWER | {"content": "5"}]},
+        "chosen",
+    ),
+    "rlvr": (PROBLEM, {"messages": [USER], "ground_truth": "4", "dataset": "math"}, "ground_truth"),
+}
+TOKENS = {"dpo": {"max_length": 64}, "rlvr": {"max_prompt_length": 48, "max_completion_length": 8}}
+
+
+def bad_lines(stage: str) -> dict[str, str]:
+    """Lines that no stage but SFT has met above: name -> line."""
+    good, messages, answer = OTHERS[stage]
+    turns = "messages" if stage == "rlvr" else "chosen"
+    lines: dict[str, Any] = {
+        "missing": {k: v for k, v in good.items() if k != answer},
+        "null": good | {answer: None},
+        "NaN": good | {answer: float("nan")},
+        "blank": good | {answer: ""},
+        "fraction as prompt": good | {"prompt": 1.5},
+        "empty list": messages | {turns: []},
+        "missing content": messages | {turns: [{"role": "user"}, *messages[turns][1:]]},
+        "answer first": messages | {turns: [ANSWER]},
+        "tool first": messages | {turns: [{"role": "tool", "content": "4"}, *messages[turns]]},
+    }
+    text = {name: json.dumps(line) for name, line in lines.items()}
+    return text | {"a key twice": json.dumps(good)[:-1] + ', "prompt": "3+3?"}'}
+
+
+@pytest.mark.parametrize("stage", OTHERS)
+def test_bad_pairs_and_problems(stage: str, tmp_path: Path, checkpoint: Path) -> None:
+    good, bad = json.dumps(OTHERS[stage][0]), bad_lines(stage)
+    mended = [{"prompt": "a \ud800 b"}, {"prompt": 7}, {"prompt": [USER]}]
+    lines = [good, *bad.values(), *(json.dumps(OTHERS[stage][0] | more) for more in mended)]
+    lines.append(json.dumps(OTHERS[stage][0] | {"prompt": "word " * MB}))
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+
+    def build(bad_rows: str) -> dict[str, Any]:
+        datasets = [{"path": str(tmp_path / "rows.jsonl")}]
+        keys = {"datasets": datasets, "bad_rows": bad_rows, **TOKENS[stage]}
+        recipe = {"name": "x", "model_name_or_path": str(checkpoint), "stages": [{stage: keys}]}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        out = build_data(tmp_path / "recipe.yaml", tmp_path / "out")
+        [entry] = json.loads((out / "manifest.json").read_text())[stage]["sources"]
+        return dict(entry)
+
+    entry = build("drop")
+    assert entry["rows_read"] == len(lines) and entry["rows_taken"] == len(lines) - len(bad)
+    assert entry["rows_tokenized"] == 1 + len(mended)  # five megabytes of prompt are too long
+    assert sum(entry["dropped"].values()) == len(bad) + 1
+    assert entry["repairs"] == {"surrogates_replaced": 1, "integer_as_text": 1}
+    shutil.rmtree(tmp_path / "out")
+    for name, line in bad.items():
+        (tmp_path / "rows.jsonl").write_text(f"{good}\n{line}\n")
+        with pytest.raises(DataError, match=r"rows\.jsonl:2[: ]") as caught:
+            build("error")
+        assert "bad_rows: drop" in str(caught.value), name
 
 
 def test_mixed_types_in_a_column(build: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

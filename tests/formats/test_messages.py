@@ -62,6 +62,11 @@ def test_names_and_call_ids_are_kept() -> None:
     assert read(ASK | {"name": "Ada"}, tool)[0] == [ASK | {"name": "Ada"}, tool]
 
 
+def test_a_number_as_a_name_is_written_out() -> None:
+    messages, applied = read(ASK | {"name": 7}, SAY | {"name": ""})
+    assert (messages, applied) == ([ASK | {"name": "7"}, SAY], {"integer_as_text"})
+
+
 def test_calls_may_be_json_text() -> None:
     calls = [{"function": {"name": "add", "arguments": "{}"}}]
     said = {"role": "assistant", "tool_calls": json.dumps(calls)}
@@ -92,6 +97,9 @@ def test_weight_is_read_as_train() -> None:
         (SAY | {"tool_calls": "["}, "`messages.tool_calls` must be JSON"),
         (SAY | {"tool_calls": [3]}, "list of JSON objects"),
         (SAY | {"tool_calls": [{"at": b"x"}]}, "cannot be written as JSON"),
+        (SAY | {"tool_calls": '[{"a": 1, "a": 2}]'}, "`messages.tool_calls` has the key 'a' twice"),
+        (ASK | {"name": {"first": "Ada"}}, "`messages.name` must be text"),
+        ({"role": "tool", "content": "4", "tool_call_id": 1.5}, "`messages.tool_call_id` must be"),
         (SAY | {"train": "no"}, "true or false"),
         (SAY | {"weight": 0.5}, "must be 0 or 1"),
     ],
@@ -127,6 +135,16 @@ def test_only_a_list_of_objects_is_parsed(value: str, parsed: list[Any] | None) 
         return
     with pytest.raises(DataError, match="no assistant turn"):
         to_row("conversation", {"messages": value})
+
+
+def test_messages_in_json_text_have_each_key_once() -> None:
+    twice = '[{"role": "user", "content": "2+2?", "content": "3+3?"}]'
+    for kind, rest in [
+        ("conversation", {}),
+        ("problem", {"ground_truth": "4", "verifier": "math"}),
+    ]:
+        with pytest.raises(DataError, match="`messages` has the key 'content' twice in one object"):
+            to_row(kind, {"messages": twice} | rest)
 
 
 def test_json_as_an_answer_stays_text() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posttrain.errors import DataError
-from posttrain.formats import REPAIRS, to_row
+from posttrain.formats import REPAIRS, from_json, to_row
 from posttrain.formats.repairs import clean, shown, to_json
 
 ASK = {"role": "user", "content": "2+2?"}
@@ -99,6 +99,20 @@ def test_shown_bounds_any_value() -> None:
         assert len(shown(value)) < 1000
     with pytest.raises(DataError, match="cannot be written as JSON"):
         to_json(deep, "tools", set())
+
+
+def test_json_text() -> None:
+    assert from_json("[1]", "a") == [1]
+    for text, says in [
+        ("[" * 100_000, "`a` must be JSON"),
+        ("9" * 5000, "`a` must be JSON"),
+        (
+            '{"b": {"c": 1, "d": 2, "c": 1}}',
+            "`a` has the key 'c' twice in one object; keep one, got 1 and 1$",
+        ),
+    ]:
+        with pytest.raises(DataError, match=says):
+            from_json(text, "a")
 
 
 def test_numbers_that_are_too_long_to_mean_anything() -> None:

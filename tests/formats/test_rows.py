@@ -58,6 +58,17 @@ def test_preferences(raw: dict[str, Any]) -> None:
     assert to_row("preference", raw) == row
 
 
+def test_whole_conversations_may_be_json_text() -> None:
+    """How a table stores them. Answers to a `prompt` may be JSON because that was asked for."""
+    sides = {"chosen": json.dumps([ASK, GOOD]), "rejected": json.dumps([ASK, BAD])}
+    repairs: Counter[str] = Counter()
+    row = to_row("preference", sides, repairs)
+    assert row == {"prompt": [ASK], "chosen": [GOOD], "rejected": [BAD]}
+    assert repairs == {"messages_parsed": 1}
+    row = to_row("preference", {"prompt": "Write messages.", **sides})
+    assert row["chosen"] == [model(sides["chosen"])]
+
+
 def test_sides_that_part_before_their_last_turn() -> None:
     raw = {"chosen": [ASK, GOOD, user("Sure?"), GOOD], "rejected": [ASK, BAD, user("No!"), GOOD]}
     row = to_row("preference", raw)

@@ -135,6 +135,31 @@ def test_lines_that_are_no_rows(tmp_path: Path) -> None:
     assert (entry["rows_read"], entry["rows_taken"]) == (6, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        (
+            "a.csv",
+            "prompt,completion\nSay a.,a\nSay b.\nSay c.,c\n",
+            "a line has more or fewer values than the 2 names of the first line",
+        ),
+        (
+            "a.json",
+            json.dumps([say("a"), 7, say("b")]),
+            "a line must be an object, it is of type int",
+        ),
+    ],
+)
+def test_a_row_that_is_none_is_one_row_in_every_kind_of_file(
+    name: str, data: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(data)
+    [entry] = build_mixture([{"path": str(tmp_path / name)}], bad_rows="drop").manifest["sources"]
+    assert (entry["rows_taken"], entry["dropped"]) == (2, {reason: 1})
+    with pytest.raises(DataError, match=rf"{name}: row 2 .*\n.*`bad_rows: drop`"):
+        build_mixture([{"path": str(tmp_path / name)}])
+
+
 def test_a_truncated_gzip_stops_whatever_bad_rows_says(tmp_path: Path) -> None:
     path = tmp_path / "cut.jsonl.gz"
     whole = gzip.compress("".join(json.dumps(say(str(i))) + "\n" for i in range(5000)).encode())
@@ -179,6 +204,27 @@ def test_rows_of_a_stream_format(tmp_path: Path) -> None:
     ]
     mixture = build_mixture([{"path": write(tmp_path / "oasst.jsonl", rows)}])
     assert [m["content"] for m in mixture.rows[0]["messages"]] == ["Hi", "Yo"]
+
+
+def test_bad_rows_of_a_stream_format_are_told_of_with_their_line(tmp_path: Path) -> None:
+    base = {"message_tree_id": "t", "lang": "en"}
+    first = base | {"message_id": "1", "parent_id": None, "role": "prompter", "text": "Hi"}
+    answer = base | {"message_id": "2", "parent_id": "1", "role": "assistant", "text": "Yo"}
+    no_text = answer | {"message_id": "3", "text": None}
+    other = first | {"message_tree_id": "u", "lang": "de"}
+    lines = [json.dumps(first), "{", *map(json.dumps, (no_text, answer, other))]
+    (tmp_path / "oasst.jsonl").write_text("\n".join(lines))
+    source = {"path": str(tmp_path / "oasst.jsonl"), "format": {"name": "oasst", "lang": "en"}}
+    with pytest.raises(DataError) as caught:
+        build_mixture([source])
+    for place in (":2 is not JSON", ":3 needs `text`, got None"):
+        assert f"oasst.jsonl{place}" in str(caught.value)
+    [entry] = build_mixture([source], bad_rows="drop").manifest["sources"]
+    assert entry["rows_taken"] == 1 and entry["dropped"] == {
+        "a line is not JSON": 1,
+        "a line needs `text`": 1,
+        "the tree is in another language": 1,
+    }
 
 
 def contaminated(tmp_path: Path, action: str, dataset_threshold: float = 0.02) -> Mixture:

@@ -7,8 +7,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_from_disk
+from pyarrow import parquet
 
 from posttrain.errors import DataError
 from posttrain.recipe import Source
@@ -21,6 +23,7 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
 WRITERS: dict[str, Callable[[Path], object]] = {
     "rows.jsonl": lambda path: path.write_text(LINES, encoding="utf-8"),
     "bom.jsonl": lambda path: path.write_text(LINES, encoding="utf-8-sig"),
+    "boms.jsonl": lambda path: path.write_text("\ufeff" + LINES.replace("\n", "\n\ufeff", 1)),
     "windows.jsonl": lambda path: path.write_bytes(LINES.replace("\n", "\r\n").encode()),
     "blank.jsonl": lambda path: path.write_text("\n" + LINES.replace("\n", "\n \n")),
     "rows.jsonl.gz": lambda path: path.write_bytes(gzip.compress(LINES.encode())),
@@ -68,6 +71,85 @@ def test_a_split_of_a_saved_set(tmp_path: Path) -> None:
         rows_of(tmp_path / "saved", split="test")
 
 
+def test_what_map_left_in_a_saved_set_is_no_part_of_it(tmp_path: Path) -> None:
+    """`datasets` keeps what it computed beside the files that it computed it from."""
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved", num_shards=2)
+    load_from_disk(str(tmp_path / "saved")).map(lambda row: {"more": 1})
+    assert len(list((tmp_path / "saved").glob("*.arrow"))) == 3
+    assert rows_of(tmp_path / "saved") == ROWS
+
+
+def test_a_saved_set_that_lacks_a_file(tmp_path: Path) -> None:
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved", num_shards=2)
+    (tmp_path / "saved" / "data-00001-of-00002.arrow").unlink()
+    with pytest.raises(DataError, match=r"data-00001-of-00002\.arrow cannot be read: No such file"):
+        rows_of(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("name", ["dataset_dict.json", "state.json"])
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"{", r"cannot be read \(Expecting property name"),
+        (b'"\xff"', r"cannot be read \('utf-8' codec"),
+        (b"[]", "has no list `(splits|_data_files)`; save the data again"),
+        (b'{"splits": null, "_data_files": "a"}', "has no list"),
+    ],
+)
+def test_a_damaged_index_of_a_saved_set(name: str, data: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=rf"{name} {says}"):
+        rows_of(tmp_path)
+
+
+def test_an_index_that_names_no_files(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"_data_files": [{}]}')
+    with pytest.raises(DataError, match=r"state\.json does not name the files"):
+        rows_of(tmp_path)
+
+
+def test_a_link_to_a_file_that_is_gone_is_no_empty_file(tmp_path: Path) -> None:
+    WRITERS["rows.jsonl"](tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"b\.jsonl cannot be read: No such file"):
+        rows_of(tmp_path)
+
+
+def write_stream(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def write_file(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+TABLES: dict[str, tuple[str, Callable[[Path, pa.Table], None]]] = {
+    "parquet": ("rows.parquet", lambda path, table: parquet.write_table(table, path)),
+    "stream": ("rows.arrow", write_stream),
+    "file": ("rows.arrow", write_file),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_hold_lists_and_have_each_column_once(kind: str, tmp_path: Path) -> None:
+    name, write = TABLES[kind]
+    rows = [{"messages": [{"role": "user", "content": "Hi"}], "tags": ["a", "b"]}] * 2
+    table = pa.Table.from_pylist(rows)
+    write(tmp_path / name, table)
+    assert rows_of(tmp_path / name) == rows
+    write(tmp_path / name, table.append_column("tags", pa.array([1, 2])))
+    with pytest.raises(DataError, match=rf"{name} has 2 columns named 'tags'"):
+        rows_of(tmp_path / name)
+
+
+def test_columns_without_a_name_may_be_many(tmp_path: Path) -> None:
+    """Spreadsheets write them at the end of every line."""
+    (tmp_path / "rows.csv").write_text("a,,\n1,,\n")
+    assert rows_of(tmp_path / "rows.csv") == [{"a": "1", "": ""}]
+
+
 def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"{}\n")
@@ -92,8 +174,15 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "bits.jsonl.gz": (gzip.compress(b"x" * 50)[:12] + b"\xff" * 9, "bits.jsonl.gz is damaged"),
     "number.json": (b"1", "must hold a list of rows, it holds a int"),
     "deep.jsonl": (b'{"a":' * 200_000, "deep.jsonl:1 is n"),
-    "cells.csv": (b"a,b\n1\n", "cells.csv:2 has more or fewer values than the 2 names"),
+    "twice.jsonl": (b'{"a": 1}\n{"a": 1, "a": 2}\n', "twice.jsonl:2 has the key 'a' twice in one"),
+    "inner.jsonl": (b'{"a": [{"b": 1, "b": 1}]}\n', "inner.jsonl:1 has the key 'b' twice in one"),
+    "twice.json": (b'[{"a": 1, "a": 2}]', "twice.json has the key 'a' twice in one object; keep"),
+    "twice.csv": (b"a,b,a\n1,2,3\n", "twice.csv has 2 columns named 'a'; rename or remove one"),
+    "cells.csv": (b"a,b\n1\n", "cells.csv: row 1 (line 2) has more or fewer values than the 2"),
     "latin.csv": ("a\nK\u00e4se".encode("latin-1"), "latin.csv is not UTF-8 text"),
+    "blank.json": (b"\xef\xbb\xbf \n", "blank.json cannot be read: it is empty"),
+    "wide.json": ('[{"a": "b"}]'.encode("utf-16"), "wide.json is not UTF-8 text"),
+    "cut.json.gz": (gzip.compress(b"[]")[:-4], "cut.json.gz is damaged or no gzip file"),
     "lines.json": (b'{"a": 1}\n{"a": 2}\n', "one object per line is .jsonl"),
     "numbers.json": (b"[{}, 2]", "row 2 must be an object, it is of type int"),
     "rows.parquet": (b"PAR1 or so", "rows.parquet cannot be read"),

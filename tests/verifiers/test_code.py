@@ -215,6 +215,9 @@ def test_time_is_up() -> None:
         {"tests": ["assert f()"], "entry_point": "a b"},
         {"tests": ["assert f()"], "timeout": 3},
         {"tests": [{"input": "1"}]},
+        {"tests": [{"input": 1, "output": "2"}]},
+        {"tests": 3},
+        {"tests": {"x": 1}},
         "assert f()",
     ],
 )

@@ -143,6 +143,8 @@ def test_other_spellings_of_the_ground_truth() -> None:
         ("no comma please", "ifeval needs a ground truth"),
         ({"func_name": "validate_no_commas"}, "use the verifier `ifeval_old`"),
         (truth_of(("punctuation:no_commas", {})), "the nearest is punctuation:no_comma,"),
+        ({"instruction_id": [["startend:quotation"]]}, r"no instruction \['startend:quotation'\]"),
+        ({"instruction_id": [{}]}, "no instruction {}"),
         ({**truth_of(("startend:quotation", {})), "kwargs": [{}, {}]}, "one entry in `kwargs`"),
         (truth_of(("startend:quotation", {"n": 1})), "takes no arguments; got n"),
         (truth_of(("startend:quotation", [3])), "must be a mapping"),

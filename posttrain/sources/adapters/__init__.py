@@ -14,7 +14,7 @@ from posttrain.errors import DataError, build
 from posttrain.formats import Row
 from posttrain.sources.adapters.alpaca import Alpaca
 from posttrain.sources.adapters.aya import Aya
-from posttrain.sources.adapters.base import LeftOut
+from posttrain.sources.adapters.base import PLACE, LeftOut
 from posttrain.sources.adapters.chat import Chat
 from posttrain.sources.adapters.columns import (
     CoCoNot,
@@ -42,7 +42,16 @@ from posttrain.sources.adapters.ultrafeedback import UltraFeedback, UltraFeedbac
 from posttrain.sources.adapters.wildchat import WildChat
 from posttrain.sources.tulu import KNOWN_FORMATS
 
-__all__ = ["FORMATS", "ROW_FORMATS", "STREAM_FORMATS", "LeftOut", "adapt", "detect", "get_format"]
+__all__ = [
+    "FORMATS",
+    "PLACE",
+    "ROW_FORMATS",
+    "STREAM_FORMATS",
+    "LeftOut",
+    "adapt",
+    "detect",
+    "get_format",
+]
 
 ROW_FORMATS: dict[str, type] = {
     "alpaca": Alpaca,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any
 
 from posttrain.errors import DataError
 from posttrain.formats import shown
+
+PLACE = "__place__"  # the field in which a stream's rows say where they stand
 
 
 class LeftOut(DataError):
@@ -56,12 +58,9 @@ def items(raw: Any, field: str) -> list[Any]:
     return list(found)
 
 
-def from_json(content: str, field: str) -> Any:
-    """What JSON text says."""
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"`{field}` must be JSON, got {shown(content)}") from error
+def dice(*parts: Any) -> Random:
+    """Random numbers that these parts decide, whatever characters are in them."""
+    return Random("/".join(map(str, parts)).encode(errors="surrogatepass"))
 
 
 def joined(raw: Any, fields: Sequence[str]) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.errors import DataError
-from posttrain.formats import Row, shown
-from posttrain.sources.adapters.base import from_json, maybe_text, text
+from posttrain.formats import Row, from_json, shown
+from posttrain.sources.adapters.base import maybe_text, text
 
 MARKER = re.compile(r"(?:\A|\n)\s*(USER|ASSISTANT|FUNCTION RESPONSE):")
 CALL = re.compile(

@@ -8,6 +8,8 @@ from typing import Any
 
 from posttrain.errors import DataError
 from posttrain.formats import Row, shown
+from posttrain.sources.adapters.base import PLACE, LeftOut
+from posttrain.sources.chunks import BadRow
 
 SPEAKERS = {"prompter": "user", "assistant": "assistant"}
 Node = dict[str, Any]  # a message and its `replies`
@@ -50,8 +52,12 @@ class OASST:
             for root in roots:
                 yield from self.conversations(root)
 
-    def conversations(self, root: Node) -> Iterator[Row]:
+    def conversations(self, root: Node) -> Iterator[Row | DataError]:
+        if root.get("deleted"):
+            yield LeftOut("the first message of the tree is deleted")
+            return
         if self.lang and root.get("lang") != self.lang:
+            yield LeftOut(f"the tree is in another language, got {shown(root.get('lang'))}")
             return
         seen: list[list[dict[str, str]]] = []
         for path in walk(root, best=self.paths == "best"):
@@ -60,6 +66,8 @@ class OASST:
             if path and path not in seen:
                 seen.append(path)
                 yield {"messages": path}
+        if not seen:
+            yield LeftOut("the tree has no answer")
 
 
 def walk(root: Node, best: bool) -> Iterator[list[dict[str, str]]]:
@@ -89,7 +97,7 @@ def trees(rows: Iterable[Any]) -> Iterator[tuple[list[Node], list[DataError]]]:
         if isinstance(row, Mapping) and isinstance(row.get("prompt"), Mapping):
             yield linked(messages)
             messages = []
-            yield nested(row["prompt"])
+            yield nested(row["prompt"], place_of(row))
             continue
         if messages and tree_of(row) != tree_of(messages[-1]):
             yield linked(messages)
@@ -102,16 +110,21 @@ def tree_of(row: Any) -> Any:
     return row.get("message_tree_id") if isinstance(row, Mapping) else None
 
 
-def node_of(row: Any) -> Node:
+def place_of(row: Any) -> str:
+    return str(row.get(PLACE, "a message")) if isinstance(row, Mapping) else "a message"
+
+
+def node_of(row: Any, place: str) -> Node:
     """A message, checked, without replies."""
     if not isinstance(row, Mapping) or row.get("role") not in tuple(SPEAKERS):
-        raise DataError(f"a message needs a role among {', '.join(SPEAKERS)}, got {shown(row)}")
+        found = shown(row.get("role") if isinstance(row, Mapping) else row)
+        raise BadRow(place, f"needs a role among {', '.join(SPEAKERS)}, got {found}")
     if not isinstance(row.get("text"), str):
-        raise DataError(f"a message needs `text`, got {shown(row.get('text'))}")
+        raise BadRow(place, f"needs `text`, got {shown(row.get('text'))}")
     return {**row, "replies": []}
 
 
-def nested(prompt: Any) -> tuple[list[Node], list[DataError]]:
+def nested(prompt: Any, place: str) -> tuple[list[Node], list[DataError]]:
     """The tree of one row that holds all its messages."""
     faults: list[DataError] = []
     top: list[Node] = []
@@ -119,7 +132,7 @@ def nested(prompt: Any) -> tuple[list[Node], list[DataError]]:
     while stack:
         row, siblings = stack.pop()
         try:
-            node = node_of(row)
+            node = node_of(row, place)
         except DataError as error:
             faults.append(error)
             continue
@@ -127,7 +140,7 @@ def nested(prompt: Any) -> tuple[list[Node], list[DataError]]:
         replies = row.get("replies")
         for reply in reversed(replies if isinstance(replies, (list, tuple)) else []):
             stack.append((reply, node["replies"]))
-    return [node for node in top if not node.get("deleted")], faults
+    return top, faults
 
 
 def linked(rows: list[Any]) -> tuple[list[Node], list[DataError]]:
@@ -136,10 +149,10 @@ def linked(rows: list[Any]) -> tuple[list[Node], list[DataError]]:
     faults: list[DataError] = []
     for row in rows:
         try:
-            node = node_of(row)
+            node = node_of(row, place_of(row))
             if not isinstance(row.get("message_id"), str) or row["message_id"] in nodes:
                 found = shown(row.get("message_id"))
-                raise DataError(f"a message needs a `message_id` of its own, got {found}")
+                raise BadRow(place_of(row), f"needs a `message_id` of its own, got {found}")
         except DataError as error:
             faults.append(error)
             continue
@@ -147,15 +160,11 @@ def linked(rows: list[Any]) -> tuple[list[Node], list[DataError]]:
     roots = []
     for node in nodes.values():
         parent = node.get("parent_id")
-        if parent is None:
+        if parent is None or parent != parent:  # NaN is what tables put where nothing is
             roots.append(node)
         elif isinstance(parent, str) and parent in nodes:
             nodes[parent]["replies"].append(node)
         else:
-            faults.append(
-                DataError(
-                    "a message's parent is not among the rows before and after it of the same"
-                    f" tree, got {shown(parent)}"
-                )
-            )
-    return [root for root in roots if not root.get("deleted")], faults
+            why = "has a parent that is not among the rows around it of the same tree"
+            faults.append(BadRow(place_of(node), f"{why}, got {shown(parent)}"))
+    return roots, faults

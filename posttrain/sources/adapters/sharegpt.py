@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.errors import DataError
-from posttrain.formats import Row, shown
-from posttrain.sources.adapters.base import from_json, items, maybe_text, value
+from posttrain.formats import Row, from_json, shown
+from posttrain.sources.adapters.base import items, maybe_text, value
 
 SPEAKERS = {
     "human": "user",

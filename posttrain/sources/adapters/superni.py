@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from posttrain.formats import Row, shown
-from posttrain.sources.adapters.base import LeftOut, items, maybe_text, text, value
+from posttrain.sources.adapters.base import LeftOut, dice, items, maybe_text, text, value
 from posttrain.sources.adapters.superni_tasks import HELD_OUT, is_english, round_robin
 
 # encoding -> (definition, positive examples, negative examples, explanations)
@@ -84,7 +83,7 @@ class SuperNI:
         if self.english_only and not is_english(raw):
             raise LeftOut("the task is not in English")
         instances = items(raw, "Instances")
-        rng = random.Random(f"{self.seed}/{name}")
+        rng = dice(self.seed, name)
         if self.choose == "round_robin":
             instances = round_robin(instances, self.max_instances or len(instances), rng)
         elif self.max_instances is not None and len(instances) > self.max_instances:
@@ -93,7 +92,7 @@ class SuperNI:
 
     def row(self, task: Mapping[str, Any], instance: Any, name: str) -> Row:
         given = text(instance, "input")
-        rng = random.Random(f"{self.seed}/{name}/{value(instance, 'id')}/{given}")
+        rng = dice(self.seed, name, value(instance, "id"), given)
         answer = rng.choice(references(instance)).strip()
         if self.max_answer_words is not None and words(answer) > self.max_answer_words:
             answer = " ".join(answer.split()[: self.max_answer_words])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from posttrain.errors import DataError
 from posttrain.formats import Row, shown
-from posttrain.sources.adapters.base import LeftOut, items, text, value
+from posttrain.sources.adapters.base import LeftOut, dice, items, text, value
 
 ASPECTS = ("helpfulness", "honesty", "instruction_following", "truthfulness")
 
@@ -59,7 +58,7 @@ class UltraFeedback:
         if self.rejected == "lowest":
             worst, rejected = min(lower, key=lambda pair: pair[0])
         else:
-            worst, rejected = random.Random(f"{self.seed}/{prompt}").choice(lower)
+            worst, rejected = dice(self.seed, prompt).choice(lower)
         return [
             {
                 "prompt": prompt,

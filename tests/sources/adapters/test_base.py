@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
 
 from posttrain.errors import DataError
-from posttrain.sources.adapters.base import from_json, items, joined, maybe_text, text
+from posttrain.sources.adapters.base import dice, items, joined, maybe_text, text
 
 
 def test_text() -> None:
@@ -32,14 +33,16 @@ def test_the_reason_is_the_same_for_rows_that_fail_alike() -> None:
     assert len(reasons) == 1
 
 
-def test_lists_and_json() -> None:
+def test_lists() -> None:
     assert items({"a": (1, 2)}, "a") == [1, 2]
     for found in ([], None, "ab", {"b": 1}):
         with pytest.raises(DataError, match="needs a list"):
             items({"a": found}, "a")
-    assert from_json("[1]", "a") == [1]
-    with pytest.raises(DataError, match="`a` must be JSON"):
-        from_json("[" * 100_000, "a")
+
+
+def test_dice_are_decided_by_their_parts_alone() -> None:
+    assert dice(1, "a").random() == Random("1/a").random() != dice(1, "b").random()
+    assert dice(1, "\ud800").random() != dice(1, "\ud801").random()  # no UTF-8, and no error
 
 
 def test_joined_fields() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from posttrain.errors import DataError
+from posttrain.sources.adapters import LeftOut
 from posttrain.sources.adapters.oasst import OASST
 
 #            q
@@ -83,8 +84,23 @@ def test_deleted_messages_and_other_languages() -> None:
     rows[2]["deleted"] = True
     assert said(OASST()(rows)) == [["q", "bad"]]
     rows[0]["lang"] = "de"
-    assert said(OASST(lang="en")(rows)) == []
     assert said(OASST(lang="de")(rows)) == [["q", "bad"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lang": "de"}, "the tree is in another language, got 'de'"),
+        ({"deleted": True}, "the first message of the tree is deleted"),
+        ({}, "the tree has no answer"),
+    ],
+)
+@pytest.mark.parametrize("shape", [lambda row: row, lambda row: nested([row])])
+def test_a_tree_of_which_nothing_is_taken_is_told_of(
+    change: dict[str, Any], says: str, shape: Callable[..., Any]
+) -> None:
+    (made,) = OASST(lang="en")([shape(flat()[0] | {"lang": "en"} | change)])
+    assert isinstance(made, LeftOut) and str(made) == says
 
 
 @pytest.mark.parametrize(
@@ -94,7 +110,7 @@ def test_deleted_messages_and_other_languages() -> None:
         ({"text": None}, "needs `text`"),
         ({"message_id": "q"}, "`message_id` of its own"),
         ({"message_id": ["x"]}, "`message_id` of its own"),
-        ({"parent_id": "lost"}, "parent is not among"),
+        ({"parent_id": "lost"}, "has a parent that is not among"),
     ],
 )
 def test_a_bad_message_is_told_and_the_rest_read(change: dict[str, Any], says: str) -> None:
@@ -104,6 +120,12 @@ def test_a_bad_message_is_told_and_the_rest_read(change: dict[str, Any], says: s
     errors = [m for m in made if isinstance(m, DataError)]
     assert len(errors) == 1 and says in str(errors[0])
     assert said(m for m in made if not isinstance(m, DataError)) == ALL[:2]
+
+
+def test_a_parent_that_a_table_left_empty() -> None:
+    rows = flat()
+    rows[0]["parent_id"] = float("nan")
+    assert said(OASST(paths="best")(rows)) == ALL[:1]
 
 
 def test_a_chain_of_ten_thousand_is_no_recursion() -> None:

@@ -142,3 +142,9 @@ def test_full_stops() -> None:
     assert [stopped(t) for t in ("a", "a.", "a?", "", "7", "ä")] == [
         "a.", "a.", "a?", "", "7.", "ä.",
     ]  # fmt: skip
+
+
+def test_half_a_character_decides_draws_too() -> None:
+    """It is replaced when the row is read; the draw comes before."""
+    (row,) = SuperNI()(TASK | {"Instances": [{"id": "1", "input": "a\ud800", "output": ["b"]}]})
+    assert row["completion"] == "b." and "a\ud800" in row["prompt"]

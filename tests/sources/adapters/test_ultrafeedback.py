@@ -93,3 +93,10 @@ def test_binarized() -> None:
     with pytest.raises(LeftOut):
         UltraFeedbackBinarized(drop_ties=True)(raw)
     assert UltraFeedbackBinarized(drop_ties=True)(raw | {"score_chosen": 9})
+
+
+def test_half_a_character_decides_the_draw_too() -> None:
+    """It is replaced when the row is read; the draw comes before."""
+    rated = [answer("a", 4, 4, 4, 4), answer("b", 1, 1, 1, 1)]
+    (row,) = UltraFeedback()({"instruction": "Why \ud800?", "completions": rated})
+    assert (row["prompt"], row["rejected"]) == ("Why \ud800?", "b")
