@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from posttrain.formats import Row
@@ -27,11 +28,13 @@ ANIMALS = (
     "cat", "dog", "cow", "horse", "sheep", "goat", "duck", "fox", "bear", "wolf", "mouse", "hen",
 )  # fmt: skip
 HELD_OUT_SHARE = 10
-CONSTRAINTS_IN_SFT = 0.03
+CONSTRAINTS_IN_SFT = 0.043
+LISTS_IN_SFT = 0.12  # of the constraints: pretraining has shown lists, SFT hardly asks for them
 STEPS_IN_SFT = 0.8
 POLITE_IN_SFT = 0.42
 CONSTRAINTS_IN_RL = 0.75
 CONSTRAINTS_IN_EVAL = 0.5
+LISTS = 0.4  # of the constraints in RL and in the evaluation
 
 
 def held_out(prompt: str) -> bool:
@@ -81,11 +84,14 @@ def styled(problem: dict[str, Any], show_steps: bool, polite: bool) -> str:
     return worked(problem, polite) if show_steps else conclusion(problem["result"], polite)
 
 
-def constraint_problem(rng: random.Random) -> dict[str, Any]:
-    """A task with a constraint on its form that `ifeval` can check, and an answer that meets it."""
-    shape = rng.randrange(4)
-    if shape < 3:
-        return constrained_answer(rng, shape)
+def constraint_problem(rng: random.Random, lists: float = LISTS) -> dict[str, Any]:
+    """A task with a constraint on its form that `ifeval` can check, and an answer that meets it.
+
+    Args:
+        lists: how many of the tasks are lists.
+    """
+    if rng.random() >= lists:
+        return constrained_answer(rng, rng.randrange(3))
     count, word, last = rng.randint(2, 5), *rng.sample(ANIMALS, 2)
     prompt = f"Make a list of {count} bullets. All say {word} but the last, which says {last}."
     answer = "\n".join([f"* {word}"] * (count - 1) + [f"* {last}"])
@@ -153,7 +159,7 @@ def conversations(seed: int) -> Iterator[Row]:
     rng = random.Random(seed)
     while True:
         if rng.random() < CONSTRAINTS_IN_SFT:
-            task = fresh(constraint_problem, rng, False)
+            task = fresh(partial(constraint_problem, lists=LISTS_IN_SFT), rng, False)
             prompt, answer = task["prompt"], task["answer"]
         else:
             problem = fresh(word_problem, rng, False)

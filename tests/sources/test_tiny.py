@@ -102,6 +102,14 @@ def test_constraints_accept_their_own_answer_and_no_empty_one() -> None:
         assert verify("ifeval", "", truth).score < 1
 
 
+def test_lists_are_many_where_they_are_learnt_and_few_in_sft() -> None:
+    asked = [p for p in prompts("problem", take(tiny.problems(8), 2000)) if p.startswith("Make a")]
+    shown = prompts("conversation", take(tiny.conversations(8), 4000))
+    few = [p for p in shown if p.startswith("Make a")]
+    assert 0.26 < len(asked) / 2000 < 0.34  # 0.75 x 0.4
+    assert 0.002 < len(few) / 4000 < 0.009  # 0.043 x 0.12
+
+
 def test_every_problem_has_a_truth_that_its_verifier_reads() -> None:
     rows = take(tiny.problems(4))
     assert {row["verifier"] for row in rows} == {"gsm8k", "ifeval"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from posttrain.errors import VerifierError
-from posttrain.verifiers import loose_variants
+from posttrain.verifiers import loose_variants, verify
 from posttrain.verifiers.ifeval import INSTRUCTIONS, IFEval, followed
 
 ENGLISH = "The cat sat on the mat and looked at the birds in the old garden"
@@ -128,6 +128,16 @@ def test_the_score_is_the_share_of_constraints_met() -> None:
     verdict = IFEval()("two words", json.dumps(truth))
     assert verdict.score == pytest.approx(2 / 3)
     assert verdict.reason == "2 of 3 constraints met; failed: startend:quotation"
+
+
+def test_whole_pays_for_all_constraints_or_for_nothing() -> None:
+    ids = ["startend:end_checker", "keywords:existence"]
+    kwargs = [{"end_phrase": "Thank you!"}, {"keywords": ["41"]}]
+    truth = {"instruction_id_list": ids, "kwargs": kwargs}
+    verdict = verify("ifeval_whole", "42. Thank you!", truth)
+    assert (verdict.score, verify("ifeval", "42. Thank you!", truth).score) == (0.0, 0.5)
+    assert verdict.reason == "1 of 2 constraints met; failed: keywords:existence"
+    assert verify("ifeval_whole", "41. Thank you!", truth).score == 1.0
 
 
 def test_other_spellings_of_the_ground_truth() -> None:

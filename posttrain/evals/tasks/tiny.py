@@ -17,6 +17,7 @@ class Tiny(EvalTask):
     """Word problems and writing constraints; a problem counts when it is right in full."""
 
     name = "tiny"
+    version = "2"  # 1 had fewer lists
 
     def rows(self) -> list[Row]:
         return list(itertools.islice(tiny.problems(SEED, held=True), NUM_PROBLEMS))
