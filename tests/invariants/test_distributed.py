@@ -59,7 +59,10 @@ PLANS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "rlvr": ("rlvr", PROBLEM_ROWS, RLVR),
     "rlvr_kl": ("rlvr", PROBLEM_ROWS, {**RLVR, "beta": 0.05, "num_mini_batches": 2}),
     "rlvr_ppo": ("rlvr", PROBLEM_ROWS, PPO),
+    "rlvr_lora": ("rlvr", PROBLEM_ROWS, {**RLVR, "beta": 0.05, "num_mini_batches": 2}),
+    "rlvr_ppo_lora": ("rlvr", PROBLEM_ROWS, PPO),
 }
+ADAPTER = {"r": 4, "alpha": 8}
 
 
 def run(way: str, name: str, folder: Path, model: str) -> dict[str, Any]:
@@ -69,7 +72,8 @@ def run(way: str, name: str, folder: Path, model: str) -> dict[str, Any]:
     split = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": steps}
     out = str(folder / way / name)
     return {"way": way, "kind": kind, "model": model, "rows": rows, "out": out} | {
-        "config": {**config, **split}
+        "config": {**config, **split},
+        "adapter": ADAPTER if name.endswith("lora") else None,
     }
 
 
@@ -168,17 +172,38 @@ def test_rlvr_trains_and_its_model_loads(
 
 
 @pytest.mark.parametrize("way", WAYS[1:])
-def test_ppo_is_that_of_one_process(trained: Path, log_of: Any, way: str) -> None:
-    alone, many = (log_of(trained / w / "rlvr_ppo") for w in ("single", way))
-    assert len(alone) == len(many) == 4
-    for name in ("reward", "loss", "value_loss", "kl_completion", "completion_length"):
+def test_grpo_of_adapters_is_that_of_one_process(trained: Path, log_of: Any, way: str) -> None:
+    alone, many = (log_of(trained / w / "rlvr_lora") for w in ("single", way))
+    assert len(alone) == len(many) == 3
+    for name in ("reward", "loss", "kl", "grad_norm", "completion_length"):
         expected = [entry[name] for entry in alone if name in entry]
         assert expected
         found = [entry[name] for entry in many if name in entry]
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-5), name
-    one, two = (
-        load_file(trained / w / "rlvr_ppo" / "model" / "model.safetensors") for w in ("single", way)
-    )
+    assert alone[0]["kl"] == pytest.approx(0, abs=1e-9) and alone[1]["kl"] > 0
+    one, two = (adapter_of(trained / w / "rlvr_lora") for w in ("single", way))
+    assert set(one) == set(two)
+    for key, value in one.items():
+        assert (value - two[key]).abs().max() < 1e-5, key
+        assert "lora_A" in key or value.abs().max() > 1e-4, key
+
+
+def adapter_of(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "model" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+@pytest.mark.parametrize("name", ["rlvr_ppo", "rlvr_ppo_lora"])
+def test_ppo_is_that_of_one_process(trained: Path, log_of: Any, name: str, way: str) -> None:
+    alone, many = (log_of(trained / w / name) for w in ("single", way))
+    assert len(alone) == len(many) == 4
+    for key in ("reward", "loss", "value_loss", "kl_completion", "completion_length"):
+        expected = [entry[key] for entry in alone if key in entry]
+        assert expected
+        found = [entry[key] for entry in many if key in entry]
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5), key
+    file = "adapter_model.safetensors" if name.endswith("lora") else "model.safetensors"
+    one, two = (load_file(trained / w / name / "model" / file) for w in ("single", way))
     assert set(one) == set(two)
     for key, value in one.items():
         assert (value - two[key]).abs().max() < 1e-5, key

@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, LlamaForTokenClassification
 from posttrain import RLVRConfig, RLVRTrainer
 from posttrain.attention import set_attention
 from posttrain.generation.base import Completion, ignore
+from posttrain.generation.probe import compare, forced_logps
+from posttrain.models import Adapter, load_model
 from posttrain.trainers.value import load_value_model
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "rlvr.py"
@@ -181,3 +183,121 @@ def test_grpo_equals_the_plain_update(
     plain.grpo_update(policy, reference, samples(plain, rollouts), sgd(policy), num_mini_batches=2)
     same(trainer.model, policy)
     assert moved(trainer.model, checkpoint())
+
+
+# --- adapters -------------------------------------------------------------------------------------
+
+WIDE = {"hidden_size": 64, "intermediate_size": 128}  # 4-bit weights come in blocks of 64
+GRPO = {
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 8,
+    "num_generations": SIZE,
+    "num_mini_batches": 2,
+    "max_steps": 2,
+    "beta": 0.05,
+    "loss_reduction": "token_mean",
+    "reward_scale": 10.0,
+    "missing_eos_reward": 0.0,
+    "optim": "sgd",
+    "learning_rate": RATE,
+    "lr_scheduler_type": "constant",
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": [],
+    "disable_tqdm": True,
+}
+
+
+def adapters_of(model: Any) -> dict[str, torch.nn.Parameter]:
+    return {n: p for n, p in model.named_parameters() if "lora_" in n}
+
+
+def adapted(folder: str, four_bit: bool) -> Any:
+    """A model whose adapters already say something."""
+    model = load_model(folder, adapter=Adapter(r=4, alpha=8, load_in_4bit=four_bit))
+    for name, parameter in adapters_of(model).items():
+        parameter.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
+    return model
+
+
+def rounded(model: Any, like: Any) -> Any:
+    """A model with the weights that another one holds in 4 bits, in fp32."""
+    functional = pytest.importorskip("bitsandbytes").functional
+    coarse = dict(like.get_base_model().named_modules())
+    for name, module in model.named_modules():
+        four = getattr(coarse.get(name), "base_layer", None)
+        if four is not None:
+            whole = functional.dequantize_4bit(four.weight, four.weight.quant_state)
+            module.weight.data = whole.to(module.weight)
+    return model
+
+
+@pytest.mark.parametrize("four_bit", [False, True], ids=["lora", "qlora"])
+def test_grpo_of_adapters_equals_the_plain_update_and_the_reference_is_without_them(
+    four_bit: bool, plain: ModuleType, checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    """The adapters are no longer fresh, so the reference is another model than the policy."""
+    from peft import LoraConfig, get_peft_model
+
+    if four_bit:
+        pytest.importorskip("bitsandbytes")
+    folder = checkpoint(**WIDE)
+    model = adapted(folder, four_bit)
+    start = {name: p.detach().clone() for name, p in adapters_of(model).items()}
+    reference, base = (AutoModelForCausalLM.from_pretrained(folder).eval() for _ in range(2))
+    if four_bit:
+        reference, base = rounded(reference, model), rounded(base, model)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    policy = get_peft_model(base, config).eval()
+    for name, parameter in adapters_of(policy).items():
+        parameter.data.copy_(start[name])
+
+    args = RLVRConfig(output_dir=str(tmp_path), **GRPO)
+    trainer = RLVRTrainer(model, even_share, args, train_dataset=PROBLEMS)
+    trainer.complete = lambda p, n, *_: planted(p, n)
+    seen: list[Any] = []
+    trainer.on_rollout = seen.extend
+    trainer.train()
+    assert trainer.reference is not None and trainer.reference.copy is None
+    assert [row["kl"] > 0.01 for row in trainer.state.log_history if "kl" in row] == [True] * 2
+
+    trained = adapters_of(policy)
+    plain.grpo_update(
+        policy, reference, samples(plain, seen), torch.optim.SGD(trained.values(), lr=RATE),
+        beta=0.05, num_mini_batches=2,
+    )  # fmt: skip
+    found = adapters_of(model)
+    assert found.keys() == trained.keys() and len(found) == 28
+    for name, parameter in trained.items():
+        torch.testing.assert_close(found[name], parameter, rtol=0, atol=1e-5 if four_bit else 1e-6)
+        assert float((parameter - start[name]).detach().abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("four_bit", [False, True], ids=["lora", "qlora"])
+def test_what_completes_is_the_policy_with_its_adapters(
+    four_bit: bool, checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    """In every rollout, after steps too; what is under the adapters stays, bit for bit."""
+    if four_bit:
+        pytest.importorskip("bitsandbytes")
+    model = adapted(checkpoint(**WIDE), four_bit)
+    held = {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" not in n}
+    more = {
+        "num_mini_batches": 1,
+        "max_steps": 3,
+        "max_completion_length": 6,
+        "save_rollouts": False,
+    }
+    args = RLVRConfig(output_dir=str(tmp_path), **{**GRPO, **more})
+    trainer = RLVRTrainer(model, even_share, args, train_dataset=PROBLEMS)
+    gaps: list[float] = []
+
+    def look(rollouts: list[Any]) -> None:
+        prompts = [r.row["prompt_ids"] for r in rollouts for _ in r.completions]
+        answers = [c for r in rollouts for c in r.completions]
+        gaps.append(compare(prompts, answers, forced_logps(model, prompts, answers, 1.0)).largest)
+
+    trainer.on_rollout = look
+    trainer.train()
+    assert len(gaps) == 3 and max(gaps) < 1e-4
+    assert all(torch.equal(p, held[n]) for n, p in model.named_parameters() if n in held)
