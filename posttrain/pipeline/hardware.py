@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,16 +105,21 @@ def need_compiler(settings: Mapping[str, Any]) -> None:
     """Refuse an optimizer on the CPU that could not be built, before anything is loaded.
 
     Raises:
-        RecipeError: there is no C++ compiler for DeepSpeed's Adam.
+        RecipeError: something that DeepSpeed's Adam is compiled with is missing.
     """
     offload = (settings.get("zero_optimization") or {}).get("offload_optimizer") or {}
     own = settings.get("zero_force_ds_cpu_optimizer", True)
-    compiler = os.environ.get("CXX", "c++")
-    if offload.get("device", "none") != "none" and own and shutil.which(compiler) is None:
+    if offload.get("device", "none") == "none" or not own:
+        return
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    lacking = [name for name in (os.environ.get("CXX", "c++"), "ninja") if not shutil.which(name)]
+    lacking += [] if header.is_file() else [str(header)]
+    if lacking:
         raise RecipeError(
             "zero_optimization.offload_optimizer: DeepSpeed's own Adam for the CPU is compiled at "
-            f"its first use, and there is no C++ compiler here (looked for {compiler}); install "
-            "one, or set `zero_force_ds_cpu_optimizer: false` to take torch's Adam, which is slower"
+            f"its first use, and {' and '.join(lacking)} cannot be found for it (a C++ compiler, "
+            "ninja on the PATH and Python's headers are needed); install what is missing, or set "
+            "`zero_force_ds_cpu_optimizer: false` to take torch's Adam, which is slower"
         )
 
 

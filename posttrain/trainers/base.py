@@ -45,7 +45,7 @@ from posttrain.trainers.guards import Guarded, spoil_gradient
 from posttrain.trainers.micro_batches import MicroBatches, each
 from posttrain.trainers.saving import undrawn
 from posttrain.trainers.throughput import Clock, Metered
-from posttrain.trainers.ways import check_ways
+from posttrain.trainers.ways import check_offloaded, check_ways
 
 Batch = dict[str, torch.Tensor]
 
@@ -169,6 +169,12 @@ class PostTrainer(MicroBatches, Guarded, Metered):
         )
         check_ways(args, self.accelerator)
         self.add_callback(Clock(self))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Trainer's hook: the same, refused where DeepSpeed would quietly take another."""
+        optimizer = super().create_optimizer(model)
+        check_offloaded(optimizer, self.accelerator)
+        return optimizer
 
     # --- data -------------------------------------------------------------------------------------
 

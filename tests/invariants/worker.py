@@ -1,7 +1,8 @@
 """Trains what a job file says, on however many processes this was launched with.
 
 The job file: {"runs": [{"way", "kind", "model", "rows", "out", "config"}, ...]}; a run may also
-have an "adapter", "rates" (the learning rate of each step) and "exact" (train in float64).
+have an "adapter", "rates" (the learning rate of each step), "exact" (train in float64), "resume" (a
+checkpoint to go on from) and "refused" (a pattern of what `train` must say instead of training).
 Rank 0 writes `<out>/log.json`, what was logged at each step; the model stands in `<out>/model`.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from posttrain import (
     SFTConfig,
     SFTTrainer,
 )
+from posttrain.errors import RunError
 from posttrain.models import Adapter, load_model
 from posttrain.trainers import reference
 
@@ -57,6 +60,11 @@ def zero(stage: int, **more: Any) -> dict[str, Any]:
     return {"deepspeed": settings}
 
 
+def with_own_adam(way: dict[str, Any]) -> dict[str, Any]:
+    """The same, as a run has it: the optimizer on the CPU is DeepSpeed's own, compiled there."""
+    return {"deepspeed": {**way["deepspeed"], "zero_force_ds_cpu_optimizer": True}}
+
+
 FSDP = {"version": 2, "transformer_layer_cls_to_wrap": "Starcoder2DecoderLayer"}
 ENGINES = {"single": "NO", "ddp": "MULTI_CPU", "fsdp2": "FSDP"}  # what accelerate calls them
 WAYS: dict[str, dict[str, Any]] = {
@@ -69,6 +77,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "zero3_offload": zero(3, offload_optimizer=ON_CPU, offload_param=ON_CPU),
     "fsdp2": {"fsdp": True, "fsdp_config": FSDP},
 }
+OWN_ADAM = {f"{name}_own": with_own_adam(WAYS[name]) for name in ("zero2_offload", "zero3_offload")}
+WAYS |= OWN_ADAM
 
 
 def shortness(completions: list[Any], **_: Any) -> list[float]:
@@ -104,9 +114,8 @@ def train(run: dict[str, Any]) -> None:
         logging_steps=1,
         report_to=[],
         disable_tqdm=True,
-        lr_scheduler_type="constant",
         **json.loads(json.dumps(WAYS[run["way"]])),  # they are written into
-        **{"save_strategy": "no", **run["config"]},
+        **{"save_strategy": "no", "lr_scheduler_type": "constant", **run["config"]},
     )
     if run["way"] == "fsdp2":  # accelerate has FSDP on devices alone, though torch shards on CPUs
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
@@ -119,13 +128,31 @@ def train(run: dict[str, Any]) -> None:
     trainer = trainer_class(model=model, args=args, train_dataset=run["rows"], **options)
     engine = trainer.accelerator.distributed_type
     assert engine == ENGINES.get(run["way"], "DEEPSPEED"), (run["way"], engine)
-    trainer.train()
+    if "refused" in run:
+        refused(trainer, run["resume"], run["refused"])
+        return
+    trainer.train(resume_from_checkpoint=run.get("resume"))
+    if run["way"] in OWN_ADAM:
+        adam = trainer.model_wrapped.optimizer.optimizer
+        assert type(adam).__name__ == "DeepSpeedCPUAdam", type(adam)
     trainer.save_model(str(out / "model"))
     if trainer.accelerator.is_main_process:
         steps = [entry for entry in trainer.state.log_history if "loss" in entry]
         (out / "log.json").write_text(json.dumps(steps), encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
     del trainer
+    forget()
+
+
+def refused(trainer: Any, checkpoint: str, pattern: str) -> None:
+    """No step is taken, and the message says why."""
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except RunError as error:
+        assert re.search(pattern, str(error)), error
+    else:
+        raise AssertionError(f"{checkpoint} was not refused")
+    assert trainer.state.global_step == 0
     forget()
 
 

@@ -69,10 +69,16 @@ def test_an_optimizer_on_the_cpu_needs_a_compiler(
     offload = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
     monkeypatch.setenv("PATH", str(tmp_path))  # nothing is installed there
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(RecipeError, match=r"offload_optimizer: .*zero_force_ds_cpu_optimizer"):
+    with pytest.raises(RecipeError, match=r"c\+\+ and ninja cannot .*zero_force_ds_cpu_optimizer"):
         need_compiler(offload)
     need_compiler({**offload, "zero_force_ds_cpu_optimizer": False})
     need_compiler({"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}})
-    (tmp_path / "c++").write_text("#!/bin/sh\n", encoding="utf-8")
-    (tmp_path / "c++").chmod(0o755)
+    for name, lacking in (("c++", "use, and ninja cannot"), ("ninja", "Python.h cannot")):
+        with monkeypatch.context() as patch:
+            if name == "ninja":
+                patch.setattr("sysconfig.get_path", lambda _: str(tmp_path / "include"))
+            (tmp_path / name).write_text("#!/bin/sh\n", encoding="utf-8")
+            (tmp_path / name).chmod(0o755)
+            with pytest.raises(RecipeError, match=lacking):
+                need_compiler(offload)
     need_compiler(offload)
