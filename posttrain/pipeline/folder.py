@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ class RunFolder:
         Raises:
             RunError: another run is in the folder.
         """
+        new = [p for p in (self.path, *self.path.parents) if not p.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         mark = self.path / RUNNING
         with mark.open("a+", encoding="utf-8") as file:
@@ -141,6 +142,9 @@ class RunFolder:
                 yield
             finally:
                 mark.unlink(missing_ok=True)
+                with suppress(OSError):  # it holds something: the run has begun
+                    for folder in new:
+                        folder.rmdir()
 
     def stage(self, index: int, name: str) -> Path:
         """Folder of stage `index` (0-based)."""

@@ -165,12 +165,13 @@ def test_what_goes_wrong_in_the_thread_stops_the_run(
 
         def close(self) -> None: ...
 
-    def write(prompts: Any, numbers: Any, on_group: Any, *rest: Any) -> None:
+    def write(prompts: Any, numbers: Any, on_group: Any, *rest: Any) -> list[Any]:
         threads.append(threading.current_thread().name)
         if len(threads) == 4:
             raise ServerError("the vLLM server died")
         for i in range(len(prompts)):
             on_group(i, [Completion([3 + g, 4 + i], True, [-1.0, -1.0]) for g in range(4)])
+        return []
 
     trainer.complete, trainer.served = write, Elsewhere()  # type: ignore
     with pytest.raises(ServerError, match="died"):

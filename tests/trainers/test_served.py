@@ -149,10 +149,11 @@ def test_a_server_sleeps_while_the_trainer_trains(
         def __getattr__(self, name: str) -> Any:
             return lambda *rest, **more: told.append(name)
 
-        def __call__(self, prompts: Any, *rest: Any, on_group: Any, **more: Any) -> None:
+        def __call__(self, prompts: Any, *rest: Any, on_group: Any, **more: Any) -> list[Any]:
             told.append("write")
             for i in range(len(prompts)):
                 on_group(i, [Completion([3 + g, 4], True, [-1.0, -1.0]) for g in range(8)])
+            return []
 
     class Near(Served):
         def start(self) -> Any:
