@@ -218,19 +218,24 @@ def gathered(
 def whole(wrapped: Any, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """The model to run freely, at another pace than the other processes do (generation).
 
-    Under ZeRO-3 its parameters are gathered, and the hooks that would partition them again after
-    each layer are taken off: processes that stop at different steps would wait for ever otherwise.
+    Under ZeRO-3 its parameters are gathered, and the hooks are off that partition them again or ask
+    the first process what it ran: those that stop at different steps would wait for ever.
     """
     if not any(hasattr(p, "ds_id") for p in model.parameters()):
         yield model
         return
     from trl.models.utils import add_hooks, remove_hooks
 
+    offload = getattr(wrapped, "optimizer", None)
+    asks = getattr(getattr(offload, "parameter_offload", offload), "fwd_pre_hook", None)
+    hooks = asks.hooks_dict_ref() if asks else {}
     with gathered(wrapped.parameters()):
-        remove_hooks(wrapped)
+        remove_hooks(wrapped)  # all but one
+        kept = {asks.id: hooks.pop(asks.id)} if asks else {}
         try:
             yield model
         finally:
+            hooks.update(kept)
             add_hooks(wrapped)
 
 

@@ -91,8 +91,9 @@ class Served:
         with whole(trainer.model_wrapped, bare):
             if trainer.accelerator.is_main_process:
                 try:
-                    self.engine.push(model)
-                    self.compare(model)
+                    with trainer.policy_alone():  # the server has no value model
+                        self.engine.push(model)
+                        self.compare(model)
                 except PosttrainError as error:
                     wrong = error
         wrong, self.engine.version = self.told((wrong, self.engine.version))

@@ -14,6 +14,7 @@ from posttrain import RLVRConfig, RLVRTrainer
 from posttrain.errors import ModelError, ProbeError, RecipeError, ServerError
 from posttrain.generation.base import Completion
 from posttrain.generation.vllm.launch import vllm_python
+from posttrain.models import Adapter
 from posttrain.trainers.served import Served
 
 PROBLEMS = [
@@ -35,7 +36,9 @@ def python() -> Path:
         pytest.skip(f"no vLLM here: {error}")
 
 
-def trainer_of(model: Any, out: Path, ahead: int = 0, **server: Any) -> RLVRTrainer:
+def trainer_of(
+    model: Any, out: Path, ahead: int = 0, adapter: Adapter | None = None, **server: Any
+) -> RLVRTrainer:
     args = RLVRConfig(
         output_dir=str(out),
         rollouts_ahead=ahead,
@@ -52,16 +55,21 @@ def trainer_of(model: Any, out: Path, ahead: int = 0, **server: Any) -> RLVRTrai
         report_to=[],
         disable_tqdm=True,
     )
-    return RLVRTrainer(model, even_share, args, train_dataset=PROBLEMS * (2 if ahead else 1))
+    rows = PROBLEMS * (2 if ahead else 1)
+    return RLVRTrainer(model, even_share, args, train_dataset=rows, peft_config=adapter)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("adapter", [None, Adapter(r=4)], ids=["full", "lora"])
 def test_a_server_follows_the_policy_and_may_die(
-    python: Path, checkpoint: Callable[..., str], tmp_path: Path
+    adapter: Adapter | None, python: Path, checkpoint: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Every rollout is compared with the trainer (fp32: to 0.001); before one the server dies."""
+    """Every rollout is compared with the trainer (fp32: to 0.001); before one the server dies.
+
+    Of adapters nothing else is sent, to the server that took its place either.
+    """
     server = {"probe_rollouts": 1, "max_gap": 0.01, "mean_gap": 0.001}
-    trainer = trainer_of(checkpoint(head_dim=32), tmp_path, **server)
+    trainer = trainer_of(checkpoint(head_dim=32), tmp_path, 0, adapter, **server)
     seen: list[int] = []
     versions: list[set[int | None]] = []
 
@@ -69,6 +77,7 @@ def test_a_server_follows_the_policy_and_may_die(
         seen.extend(int(r.row["index"]) for r in rollouts)
         versions.append({c.version for r in rollouts for c in r.completions})
         assert trainer.served is not None and trainer.served.engine.server is not None
+        assert [v.adapter for v in trainer.served.engine.loaded] == [adapter is not None]
         if len(versions) == 2:
             process = trainer.served.engine.server.process
             assert process is not None
