@@ -18,6 +18,7 @@ reduction of recipes/tiny.yaml, and without activation checkpointing, which is i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -65,6 +66,17 @@ def recipe_of(run: str, name: str) -> tuple[Any, Any]:
     return recipe, with_paths(stage, paths)
 
 
+def used() -> float:
+    """Seconds of the processor that this process and its children have used: workers verify."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            fields = path.read_text().rpartition(")")[2].split()
+            if os.getpid() in (int(path.parent.name), int(fields[1])):
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def watch(model: str, target: float, limit: float, threads: int) -> Any:
     """A callback that scores the policy now and then, and ends training at the target or the limit.
 
@@ -84,12 +96,17 @@ def watch(model: str, target: float, limit: float, threads: int) -> Any:
     class Watch(TrainerCallback):
         def __init__(self) -> None:
             self.curve: list[tuple[int, float, float]] = []  # steps, seconds, score
-            self.seconds, self.begun = 0.0, time.perf_counter()
+            self.seconds = self.cpu = 0.0
+            self.start()
+
+        def start(self) -> None:
+            self.begun, self.begun_cpu = time.perf_counter(), used()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             if state.global_step % EVERY and state.global_step != state.max_steps:
                 return
             self.seconds += time.perf_counter() - self.begun
+            self.cpu += used() - self.begun_cpu
             trained = given["model"].state_dict()
             policy = {k: v for k, v in trained.items() if not k.startswith("value_model.")}
             judge.load_state_dict(policy)
@@ -98,13 +115,13 @@ def watch(model: str, target: float, limit: float, threads: int) -> Any:
             self.curve.append((state.global_step, self.seconds, found["tiny"].score))
             if self.curve[-1][2] >= target or self.seconds >= limit:
                 control.should_training_stop = True
-            self.begun = time.perf_counter()
+            self.start()
 
         def result(self) -> dict[str, Any]:
             steps, seconds, score = self.curve[-1]
             reached = score >= target
-            found = {"steps": steps, "seconds": seconds, "score": score, "reached": reached}
-            return found | {"curve": self.curve}
+            found = {"steps": steps, "seconds": seconds, "cpu_seconds": self.cpu}
+            return found | {"score": score, "reached": reached, "curve": self.curve}
 
     return Watch()
 
@@ -187,6 +204,10 @@ def mean(values: list[float]) -> float:
 def compare(case: str, sides: list[Any], peers: list[Any], facts: dict[str, Any]) -> dict[str, Any]:
     """One row: results of `in_child` of ours and of the peer, run by run."""
     seconds, theirs = mean([s[1] for s in sides]), mean([p[1] for p in peers])
+
+    def cpu(some: list[Any]) -> float:
+        return mean([found["cpu_seconds"] for found, _, _ in some])
+
     result = {
         "bench": "tiny",
         "case": case,
@@ -197,6 +218,7 @@ def compare(case: str, sides: list[Any], peers: list[Any], facts: dict[str, Any]
         "ratio": theirs / seconds,
         "ours_peak_mb": max(s[2] for s in sides),
         "peer_peak_mb": max(p[2] for p in peers),
+        "cpu_ratio": cpu(peers) / cpu(sides),
         **facts,
     }
     for name, some in (("ours", sides), ("peer", peers)):
@@ -229,7 +251,7 @@ def main() -> None:
             done = []
             for run, target in zip(runs, targets, strict=True):
                 done.append(in_child(side, run, name, target, limit, args.threads))
-                found = {key: done[-1][0][key] for key in ("steps", "seconds", "score", "reached")}
+                found = {key: value for key, value in done[-1][0].items() if key != "curve"}
                 sys.stderr.write(f"{side.__name__}, {name}, {run}: {found}\n")
             return done
 
@@ -242,7 +264,7 @@ def main() -> None:
             row = results[-1]
             sys.stderr.write(
                 f"{case}: {row['ours']:.0f} {row['unit']} against {row['peer']:.0f}:"
-                f" {row['ratio']:.2f}x\n"
+                f" {row['ratio']:.2f}x ({row['cpu_ratio']:.2f}x of processor time)\n"
             )
 
 
