@@ -63,7 +63,13 @@ class SavingTrainer(Trainer):
         checkpoint = self.whole_checkpoint(resume_from_checkpoint)
         if checkpoint:
             check_shares(Path(checkpoint), self.way(), self.accelerator.num_processes)
-        return super().train(checkpoint, *args, **kwargs)
+        result = super().train(checkpoint, *args, **kwargs)
+        if checkpoint and self.args.should_save:
+            # a run killed after its last save, before old ones were deleted, saves no more
+            folder = Path(self.args.output_dir)
+            self.thin_out(folder, Path(last_checkpoint(folder) or checkpoint))
+            shutil.rmtree(folder / ASIDE, ignore_errors=True)
+        return result
 
     def way(self) -> str:
         """How the training is shared among the processes, as checkpoints are told apart by it."""

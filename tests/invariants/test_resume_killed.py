@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -177,13 +178,14 @@ def carry_out(folder: Path, chains: list[list[dict[str, Any]]]) -> list[list[dic
     return results
 
 
-def outcome(run: Path) -> tuple[dict[str, bytes], list[tuple[Any, ...]]]:
-    """The weights of a run and of its checkpoints, its rollouts, and what it logged but times."""
+def outcome(run: Path) -> tuple[dict[str, str], list[tuple[Any, ...]]]:
+    """Hashes of a run's weights, its checkpoints' and its rollouts; what it logged but times."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     rows = [tuple(row.get(name) for name in LOGGED) for row in map(json.loads, lines)]
     kept = ("*/model/*.safetensors", "*/checkpoint-*/*.safetensors", "*/rollouts/*.parquet")
     paths = [path for pattern in kept for path in run.glob(pattern)]
-    return {str(path.relative_to(run)): path.read_bytes() for path in paths}, rows
+    hashes = {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
+    return hashes, rows
 
 
 @pytest.mark.parametrize("name", STAGES)
