@@ -16,9 +16,12 @@ class LocalSettings:
 
     Attributes:
         batch_size: prompts whose answers are under way at a time.
+        static_shapes: every step has the same shapes, which a GPU replays as CUDA graphs; `None`:
+            on a GPU.
     """
 
     batch_size: int = 64
+    static_shapes: bool | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

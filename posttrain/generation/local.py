@@ -16,7 +16,9 @@ from posttrain.errors import ModelError
 from posttrain.formats import Message
 from posttrain.generation import fallback
 from posttrain.generation.base import Completion, OnGroup, Sampling, ignore
-from posttrain.generation.engine import Run, own_attention, unfit
+from posttrain.generation.engine import Packed, own_attention, unfit
+from posttrain.generation.run import Run, device_of
+from posttrain.generation.slots import Static
 from posttrain.generation.waves import NAME
 from posttrain.tokens import render, stop_ids
 
@@ -33,11 +35,14 @@ class LocalEngine:
         model: any causal LM of transformers.
         eos_ids: tokens that end an answer.
         batch_size: prompts whose answers are under way at a time.
+        static_shapes: every step has the same shapes, and on a GPU is replayed as a CUDA graph
+            (slots.py); `None`: on a GPU.
     """
 
     model: PreTrainedModel
     eos_ids: Sequence[int]
     batch_size: int = 64
+    static_shapes: bool | None = None
 
     @torch.no_grad()
     def __call__(
@@ -63,7 +68,7 @@ class LocalEngine:
                 return self.fall_back(prompts, sampling, num_generations, seed, numbers, on_group)
             slots = self.batch_size * num_generations
             with use_attention(model, NAME):
-                return Run(
+                return self.kind(
                     model,
                     prompts,
                     sampling,
@@ -76,6 +81,13 @@ class LocalEngine:
                 ).all()
         finally:
             model.train(training)
+
+    @property
+    def kind(self) -> type[Run]:
+        """How rows are forwarded."""
+        on_gpu = device_of(self.model).type == "cuda"
+        wanted = on_gpu if self.static_shapes is None else self.static_shapes
+        return Static if wanted else Packed
 
     def fall_back(
         self,
@@ -118,9 +130,10 @@ def generate_ids(
     seed: int = 0,
     numbers: Sequence[int] | None = None,
     on_group: OnGroup = ignore,
+    static_shapes: bool | None = None,
 ) -> list[list[Completion]]:
-    """Complete prompts with a loaded model; see `Engine` for the arguments."""
-    return LocalEngine(model, eos_ids, batch_size)(
+    """Complete prompts with a loaded model; see `Engine` and `LocalEngine` for the arguments."""
+    return LocalEngine(model, eos_ids, batch_size, static_shapes)(
         prompts,
         sampling,
         num_generations=num_generations,

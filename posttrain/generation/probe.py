@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from posttrain.attention import use_attention
 from posttrain.errors import ProbeError
 from posttrain.generation.base import Completion, Engine, Sampling
-from posttrain.generation.engine import device_of, own_attention
+from posttrain.generation.engine import own_attention
+from posttrain.generation.run import device_of
 
 NEW_TOKENS = 16
 MANY_OTHERS = 0.2  # a larger share of tokens that the model would not choose is no rounding

@@ -46,7 +46,7 @@ def start_engine(
         ServerError: there is no vLLM, it does not start, or no token for a server that runs.
     """
     if isinstance(settings, LocalSettings):
-        return LocalEngine(model, stop, settings.batch_size)
+        return LocalEngine(model, stop, settings.batch_size, settings.static_shapes)
     if not main and share is not None:
         return VLLMEngine.connect(*share(None), stop, settings)
     engine = connect_or_start(with_room(settings, model), stop, start, log)

@@ -83,6 +83,8 @@ class SaveWhenStopped(TrainerCallback):
             most = reduce(torch.tensor(float(told or 0), device=args.device), reduction="sum")
             if most and told is None:  # another process was, and all must save together
                 self.signals.received = told = signal.SIGTERM
+                # the launcher tells the rest when that process has ended: no second signal either
+                self.signals.first = time.monotonic()
         if told is not None:
             control.should_save = control.should_training_stop = True
 

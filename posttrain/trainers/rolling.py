@@ -239,6 +239,7 @@ class Rolling(Valued):
                 seed=seed,
                 numbers=numbers,
                 on_group=on_group,
+                static_shapes=getattr(self.methods.engine, "static_shapes", None),
             )
 
     @property

@@ -59,6 +59,8 @@ class Served:
             share=self.share if state.num_processes > 1 else None,
         )
         assert isinstance(engine, VLLMEngine)
+        if state.num_processes > 1 and state.is_main_process:
+            engine.watch()
         return engine
 
     def share(self, address: Address | None) -> Address:

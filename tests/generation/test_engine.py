@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from posttrain.generation import engine
+from posttrain.generation import engine, run
 from posttrain.generation.base import Completion, Sampling
 from posttrain.generation.engine import unfit
 from posttrain.generation.local import generate_ids
@@ -133,7 +133,7 @@ def test_prompts_of_many_tokens_enter_in_parts(
 ) -> None:
     given = prompts(9)
     expected = generate_ids(model, given, LONG, STOPS)
-    monkeypatch.setattr(engine, "PREFILL_TOKENS", 20)
+    monkeypatch.setattr(run, "PREFILL_TOKENS", 20)
     forwarded.clear()
     assert generate_ids(model, given, LONG, STOPS) == expected
     assert forwarded[0] <= 20

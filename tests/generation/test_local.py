@@ -51,8 +51,10 @@ def test_greedy_is_generate_token_for_token(
     model = build(**fields)
     for stops in (STOPS, [1]):
         expected = [theirs(model, prompt, stops) for prompt in PROMPTS]
-        for size in (1, 2, 4):
-            done = generate_ids(model, PROMPTS, GREEDY, stops, batch_size=size)
+        for size, static in ((1, False), (2, False), (4, False), (2, True), (4, True)):
+            done = generate_ids(
+                model, PROMPTS, GREEDY, stops, batch_size=size, static_shapes=static
+            )
             assert [group[0].ids for group in done] == expected
             assert [group[0].finished for group in done] == [e[-1] in stops for e in expected]
     assert len({len(theirs(model, prompt, STOPS)) for prompt in PROMPTS}) > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -115,14 +116,29 @@ def test_told_to_stop_it_saves_and_the_same_command_goes_on(
     assert metrics(run)["sft"] == metrics(whole)["sft"]
 
 
+def second_process(launcher: int) -> int:
+    """The process that a launcher started as the one of rank 1."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended, or is another user's
+            continue
+        if int(parent) == launcher and b"RANK=1" in environment:
+            return int(folder.name)
+    raise AssertionError("there is no process of rank 1")
+
+
+@pytest.mark.parametrize("told", ["all", "one"])
 def test_two_processes_told_to_stop_save_together(
+    told: str,
     stack: Path,
     begin: Callable[..., Any],
     launch: Callable[..., Any],
     metrics: Callable[..., Any],
     free_port: Callable[[], int],
 ) -> None:
-    run = stack / "runs" / "two"
+    run = stack / "runs" / f"two-{told}"
 
     def command() -> list[str]:
         two = ["torchrun", "--nproc_per_node", "2", "--master_port", str(free_port())]
@@ -131,8 +147,12 @@ def test_two_processes_told_to_stop_save_together(
 
     launched = begin(command(), stack)
     wait_for_step(launched, run, "sft", 5)
-    launched.process.terminate()  # torchrun passes it on
+    if told == "all":
+        launched.process.terminate()  # torchrun passes it on
+    else:
+        os.kill(second_process(launched.process.pid), signal.SIGTERM)
     assert launched.wait() != 0
+    assert "Traceback" not in launched.said()
     assert report(run)["sft"]["status"] == "interrupted"
     saved = run / "1-sft" / f"checkpoint-{report(run)['sft']['steps']}"
     assert {"rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"} <= {

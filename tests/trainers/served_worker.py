@@ -1,15 +1,21 @@
 """RL with completions from a vLLM server, in every process of a launch.
 
-`served_worker.py JOB.json`: {"model", "out", "runs": {name: {"way", "config", "adapter"}}}. What a
-process saw of a run goes to `<out>/<name>-<rank>.json`: the rows and weights' versions of each
-rollout, the gaps of the server's log-probs to the trainer's, and the log.
+`served_worker.py JOB.json`: {"model", "out", "runs": {name: {"way", "config", "adapter", "kill"}}}.
+What a process saw of a run goes to `<out>/<name>-<rank>.json`: the rows and weights' versions of
+each rollout, the gaps of the server's log-probs to the trainer's, and the log. With `kill` the
+second process kills the server in the second rollout, when the first one has all its answers.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import runpy
+import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +51,25 @@ def even_share(completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
 
 
+def unlucky(trainer: RLVRTrainer, done: Path) -> Callable[..., Any]:
+    """`trainer.complete`, and in its second call the bad luck."""
+    plain, calls = trainer.complete, itertools.count(1)
+
+    def complete(*args: Any, **kwargs: Any) -> Any:
+        second = next(calls) == 2
+        if second and torch.distributed.get_rank() == 1:
+            while not done.exists():
+                time.sleep(0.05)
+            assert trainer.served is not None
+            os.kill(trainer.served.engine.client.health().pid, signal.SIGKILL)
+        groups = plain(*args, **kwargs)
+        if second:
+            done.touch()
+        return groups
+
+    return complete
+
+
 def train(model: str, out: Path, run: dict[str, Any]) -> dict[str, Any]:
     settings = {**CONFIG, **WORKER["WAYS"][run["way"]], **run.get("config", {})}
     adapter = Adapter(**run["adapter"]) if run.get("adapter") else None
@@ -59,12 +84,14 @@ def train(model: str, out: Path, run: dict[str, Any]) -> dict[str, Any]:
         assert trainer.served is not None
         found["adapters"].append([v.adapter for v in trainer.served.engine.loaded])
 
-    def fill(batches: list[Any]) -> None:
-        inner(batches)
+    def fill(batches: list[Any], fresh: bool) -> None:
+        inner(batches, fresh)
         gaps = [(b["sampler_logps"] - b["old_logps"].cpu()).abs() for b in batches]
         found["gaps"].append(torch.cat(gaps).tolist())
 
     trainer.on_rollout, trainer.fill = watch, fill  # type: ignore[method-assign]
+    if run.get("kill"):
+        trainer.complete = unlucky(trainer, out.parent / "first-has-its-answers")  # type: ignore
     trainer.train()
     assert trainer.served is None
     found["log"] = [row for row in trainer.state.log_history if "loss" in row]

@@ -21,6 +21,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "ddp": {"way": "ddp"},
     "ddp_lora": {"way": "ddp", "adapter": {"r": 4, "alpha": 8}},
     "zero3_ppo": {"way": "zero3", "config": PPO},
+    "killed": {"way": "ddp", "kill": True},
 }
 Seen = dict[str, Any]
 

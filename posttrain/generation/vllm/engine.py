@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from posttrain.errors import ModelError, RecipeError, ServerError
+from posttrain.errors import ModelError, PosttrainError, RecipeError, ServerError
 from posttrain.generation.base import Completion, OnGroup, Sampling, ignore
 from posttrain.generation.vllm.client import Client, Lost, request_of
 from posttrain.generation.vllm.launch import Server
@@ -47,6 +48,7 @@ class VLLMEngine:
         self.loaded: list[Version] = []
         self.shelf: Shelf | None = None
         self.closed = False
+        self.one_recovers = threading.Lock()
 
     @classmethod
     def start(
@@ -132,7 +134,33 @@ class VLLMEngine:
 
     def recover(self) -> None:
         """A server with the weights that this engine asks for, in place of one that has died."""
-        deadline, silent = time.monotonic() + self.settings.start_seconds, 0
+        with self.one_recovers:
+            self.bring_back()
+
+    def watch(self) -> None:
+        """From now on, start a server of one's own again whenever it dies.
+
+        Others that ask it may need it while this process has all its answers.
+        """
+
+        def look() -> None:
+            while not self.closed:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+                server = self.server
+                if server is None or server.process is None or server.alive:
+                    continue
+                try:
+                    self.recover()
+                except PosttrainError as error:  # said where answers are waited for
+                    logger.warning("vLLM: %s", error)
+                    return
+
+        threading.Thread(target=look, name="watch vLLM", daemon=True).start()
+
+    def bring_back(self) -> None:
+        # whoever did not start the server waits for it to be started and to get its weights
+        patience = self.settings.start_seconds * (1 if self.server is not None else 2)
+        deadline, silent = time.monotonic() + patience, 0
         while True:
             if self.closed:  # from another thread
                 raise ServerError("the vLLM server was ended while prompts were being completed")
@@ -151,7 +179,7 @@ class VLLMEngine:
             if time.monotonic() > deadline:
                 raise ServerError(
                     f"{self.client.url} did not come back with version {self.version} of the "
-                    f"weights in {self.settings.start_seconds:.0f} s (start_seconds)"
+                    f"weights in {patience:.0f} s (start_seconds)"
                     f"{self.last_words()}"
                 )
             time.sleep(SECONDS_BETWEEN_LOOKS)
