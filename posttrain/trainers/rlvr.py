@@ -29,6 +29,7 @@ from posttrain.packing.layout import Table
 from posttrain.trainers.ahead import Ahead
 from posttrain.trainers.alarms import Alarms
 from posttrain.trainers.base import Batch
+from posttrain.trainers.micro_batches import each
 from posttrain.trainers.policies import FrozenReference
 from posttrain.trainers.reward import without_dropout
 from posttrain.trainers.rewards import RewardFunction, Rewards
@@ -181,8 +182,13 @@ class RLVRTrainer(Rolling):
     def training_step(
         self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
     ) -> torch.Tensor:
+        self.said: list[torch.Tensor] = []
         with timed(self, "train", 1 / self.current_gradient_accumulation_steps):
-            return super().training_step(model, inputs, num_items_in_batch)
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.args.num_ppo_epochs > 1:  # the first pass is the policy that the others left
+            for batch, logps in zip(each([inputs]), self.said, strict=True):
+                batch.setdefault("old_logps", logps)
+        return loss
 
     def num_items(self, batch: Batch) -> torch.Tensor:
         return batch["items"]
@@ -265,6 +271,7 @@ class RLVRTrainer(Rolling):
 
         weights = Later(ends, weigh) if len(segment) else None
         policy = self.logps(model, batch, args.temperature, weights=weights)
+        self.said.append(policy.detach())
         if not len(policy):
             return policy.sum()
         logps, losses = self.token_losses(policy, batch, slice(None), slice(None))

@@ -295,16 +295,16 @@ class Rolling(Valued):
         """Old log-probs, those of the reference, and values: what is known before the first step.
 
         Old log-probs are the sampler's where it computes as the trainer does and its weights are
-        still the trainer's (`fresh`); a policy that has not moved since, as in the only step of a
-        rollout, says them anyway.
+        still the trainer's (`fresh`). A policy that has not moved since says them anyway: in the
+        only step of a rollout, and in the first one of several over the same completions.
         """
         args, model = self.args, self.model_wrapped
-        wanted = args.steps_per_rollout > 1 or self.methods.kl_in_reward is not None
+        wanted = args.num_mini_batches > 1 or self.methods.kl_in_reward is not None
         sampled = fresh and self.samples_exactly(batches)
         for batch in batches:
             inputs = self._prepare_inputs(batch)
             with self.compute_loss_context_manager():
-                if wanted and sampled:
+                if sampled and args.steps_per_rollout > 1:
                     batch["old_logps"] = inputs["sampler_logps"]
                 elif wanted:
                     batch["old_logps"] = self.logps(model, inputs, args.temperature)

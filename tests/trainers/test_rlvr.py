@@ -256,6 +256,37 @@ def test_steps_that_share_a_rollout_remember_the_sampling_policy(
     assert max(gaps[4:]) < 1e-5
 
 
+def test_the_first_pass_over_a_rollout_says_its_old_log_probs(
+    checkpoint: Callable[..., str], tmp_path: Path
+) -> None:
+    """Where the sampler's are not exact; the updates are those with log-probs computed before."""
+
+    def trained(before: bool) -> tuple[torch.Tensor, int]:
+        args = config(tmp_path, num_ppo_epochs=3, max_steps=6, learning_rate=0.05)
+        trainer = RLVRTrainer(checkpoint(), even_share, args, train_dataset=PROBLEMS)
+        logps, fill, forwards = trainer.logps, trainer.fill, []
+
+        def counted(*args: Any, **kwargs: Any) -> torch.Tensor:
+            forwards.append(1)
+            return logps(*args, **kwargs)
+
+        def filled(batches: list[Any], fresh: bool) -> None:
+            fill(batches, fresh)
+            assert not any("old_logps" in batch for batch in batches)
+            with torch.no_grad():
+                for batch in batches if before else []:
+                    batch["old_logps"] = counted(trainer.model_wrapped, batch)
+
+        trainer.samples_exactly = lambda batches: False  # type: ignore[method-assign]
+        trainer.logps, trainer.fill = counted, filled  # type: ignore[method-assign]
+        trainer.train()
+        return torch.cat([p.detach().flatten() for p in trainer.model.parameters()]), len(forwards)
+
+    (weights, forwards), (expected, more) = trained(before=False), trained(before=True)
+    torch.testing.assert_close(weights, expected, rtol=0, atol=1e-6)
+    assert more == forwards * 4 // 3
+
+
 def test_the_kl_term_starts_at_zero_and_holds_the_policy_back(
     checkpoint: Callable[..., str], tmp_path: Path
 ) -> None:
