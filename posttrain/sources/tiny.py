@@ -17,7 +17,6 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from posttrain.formats import Row
@@ -28,13 +27,13 @@ ANIMALS = (
     "cat", "dog", "cow", "horse", "sheep", "goat", "duck", "fox", "bear", "wolf", "mouse", "hen",
 )  # fmt: skip
 HELD_OUT_SHARE = 10
-CONSTRAINTS_IN_SFT = 0.043
-LISTS_IN_SFT = 0.12  # of the constraints: pretraining has shown lists, SFT hardly asks for them
+CONSTRAINTS_IN_SFT = 0.2
+OBEYED_IN_SFT = 0.4  # of the constraints: the likeliest answer to one forgets it
 STEPS_IN_SFT = 0.8
 POLITE_IN_SFT = 0.42
 CONSTRAINTS_IN_RL = 0.75
 CONSTRAINTS_IN_EVAL = 0.5
-LISTS = 0.4  # of the constraints in RL and in the evaluation
+LISTS = 0.4  # of the constraints
 
 
 def held_out(prompt: str) -> bool:
@@ -84,20 +83,21 @@ def styled(problem: dict[str, Any], show_steps: bool, polite: bool) -> str:
     return worked(problem, polite) if show_steps else conclusion(problem["result"], polite)
 
 
-def constraint_problem(rng: random.Random, lists: float = LISTS) -> dict[str, Any]:
-    """A task with a constraint on its form that `ifeval` can check, and an answer that meets it.
+def constraint_problem(rng: random.Random) -> dict[str, Any]:
+    """A task with a constraint on its form that `ifeval` can check.
 
-    Args:
-        lists: how many of the tasks are lists.
+    `answer` meets it, `careless` forgets it and is right otherwise.
     """
-    if rng.random() >= lists:
+    if rng.random() >= LISTS:
         return constrained_answer(rng, rng.randrange(3))
     count, word, last = rng.randint(2, 5), *rng.sample(ANIMALS, 2)
     prompt = f"Make a list of {count} bullets. All say {word} but the last, which says {last}."
     answer = "\n".join([f"* {word}"] * (count - 1) + [f"* {last}"])
+    careless = "\n".join([f"* {word}"] * count)
     ids = ["detectable_format:number_bullet_lists", "startend:end_checker"]
     kwargs = [{"num_bullets": count}, {"end_phrase": last}]
-    return {"prompt": prompt, "answer": answer, "ids": ids, "kwargs": kwargs}
+    said = {"answer": answer, "careless": careless}
+    return {"prompt": prompt, **said, "ids": ids, "kwargs": kwargs}
 
 
 def constrained_answer(rng: random.Random, shape: int) -> dict[str, Any]:
@@ -118,6 +118,7 @@ def constrained_answer(rng: random.Random, shape: int) -> dict[str, Any]:
     return {
         "prompt": f"{rule} {problem['prompt']}",
         "answer": answer,
+        "careless": worked(problem),
         "ids": [form, "keywords:existence"],
         "kwargs": [given, content],
     }
@@ -147,7 +148,9 @@ def text(seed: int) -> Iterator[Row]:
         elif kind < 0.85:
             problem = fresh(word_problem, rng, False)
             story = problem["prompt"].rsplit(". ", 1)[0]
-            yield {"text": f"{story}. {worked(problem)}"}
+            # numbers must be found by what they are, not by how far back they stand
+            between = [rng.choice(ANIMALS) for _ in range(rng.choice((0, 0, 0, 1, 2, 3, 4)))]
+            yield {"text": " ".join([f"{story}.", *between, worked(problem)])}
         else:
             count, word, last = rng.randint(2, 5), *rng.sample(ANIMALS, 2)
             bullets = [f"* {word}"] * (count - 1) + [f"* {last}"]
@@ -155,12 +158,13 @@ def text(seed: int) -> Iterator[Row]:
 
 
 def conversations(seed: int) -> Iterator[Row]:
-    """SFT rows. As in collected data, some show no steps, and few tasks have a constraint."""
+    """SFT rows. As in collected data, some show no steps, and most forget a task's constraint."""
     rng = random.Random(seed)
     while True:
         if rng.random() < CONSTRAINTS_IN_SFT:
-            task = fresh(partial(constraint_problem, lists=LISTS_IN_SFT), rng, False)
-            prompt, answer = task["prompt"], task["answer"]
+            task = fresh(constraint_problem, rng, False)
+            obeyed = rng.random() < OBEYED_IN_SFT
+            prompt, answer = task["prompt"], task["answer" if obeyed else "careless"]
         else:
             problem = fresh(word_problem, rng, False)
             answer = styled(problem, rng.random() < STEPS_IN_SFT, rng.random() < POLITE_IN_SFT)

@@ -102,12 +102,47 @@ def test_constraints_accept_their_own_answer_and_no_empty_one() -> None:
         assert verify("ifeval", "", truth).score < 1
 
 
-def test_lists_are_many_where_they_are_learnt_and_few_in_sft() -> None:
+def test_a_careless_answer_is_right_but_for_the_constraint() -> None:
+    rng = random.Random(9)
+    for _ in range(NUMBER):
+        task = tiny.constraint_problem(rng)
+        truth = {"instruction_id_list": task["ids"], "kwargs": task["kwargs"]}
+        assert verify("ifeval_whole", task["careless"], truth).score == 0
+        assert verify("ifeval", task["careless"], truth).score == 0.5  # one of two
+
+
+def test_few_sft_rows_obey_a_constraint_and_most_forget_it() -> None:
+    rng, obeyed = random.Random(3), []
+    answers = {}
+    for _ in range(30_000):
+        task = tiny.constraint_problem(rng)
+        answers[task["prompt"]] = task["answer"]
+    rows = take(tiny.conversations(8), 4000)
+    for row in rows:
+        asked, said = (turn["content"] for turn in row["messages"])
+        if asked.startswith(("Make a list", "End with", "Put double", "Give the")):
+            form = {"E": said.endswith("Thank you!"), "P": said[0] == '"', "G": said[0] == "<"}
+            met = said == answers[asked] if asked in answers else form.get(asked[0])
+            obeyed += [] if met is None else [met]
+    assert 0.18 < len(obeyed) / 4000 < 0.22
+    assert 0.35 < sum(obeyed) / len(obeyed) < 0.45
+
+
+def test_lists_are_as_many_of_the_constraints_in_sft_as_in_rl() -> None:
     asked = [p for p in prompts("problem", take(tiny.problems(8), 2000)) if p.startswith("Make a")]
     shown = prompts("conversation", take(tiny.conversations(8), 4000))
     few = [p for p in shown if p.startswith("Make a")]
     assert 0.26 < len(asked) / 2000 < 0.34  # 0.75 x 0.4
-    assert 0.002 < len(few) / 4000 < 0.009  # 0.043 x 0.12
+    assert 0.065 < len(few) / 4000 < 0.095  # 0.2 x 0.4
+
+
+def test_sums_stand_at_many_distances_from_their_story() -> None:
+    animals = re.compile(r"\. ((?:[a-z]+ )*)(\d+[+-])")
+    stories = [row["text"] for row in take(tiny.text(4), 2000) if "Monday" in row["text"]]
+    words = [len(found[1].split()) for text in stories if (found := animals.search(text))]
+    assert len(words) == len(stories) > 200
+    shares = [words.count(n) / len(words) for n in range(5)]
+    assert sum(shares) == 1 and 0.35 < shares[0] < 0.5 and min(shares[1:]) > 0.08
 
 
 def test_every_problem_has_a_truth_that_its_verifier_reads() -> None:
