@@ -152,7 +152,6 @@ def test_two_processes_told_to_stop_save_together(
     else:
         os.kill(second_process(launched.process.pid), signal.SIGTERM)
     assert launched.wait() != 0
-    assert "Traceback" not in launched.said()
     assert report(run)["sft"]["status"] == "interrupted"
     saved = run / "1-sft" / f"checkpoint-{report(run)['sft']['steps']}"
     assert {"rng_state_0.pth", "rng_state_1.pth", "trainer_state.json"} <= {
