@@ -28,8 +28,9 @@ from torch.autograd.function import Function
 
 from posttrain.head.precision import wide, wide_type
 
-CHUNK = {"cpu": 2**23, "cuda": 2**27}  # logits made at a time: 32 MB, 512 MB in fp32
+CHUNK = {"cpu": 2**25, "cuda": 2**27}  # logits made at a time: 128 MB, 512 MB in fp32
 HELD = {"cpu": 2**26, "cuda": 2**28}  # kept until a block's gradient is known: 256 MB, 1 GB
+TILE = 2**19  # logits that a CPU turns into probabilities at a time: 2 MB stay in its caches
 
 Product = tuple[torch.Tensor, torch.Tensor]
 
@@ -159,7 +160,8 @@ def chunked_answer(
 
 class Softmax:
     """One chunk of final logits `z` `[C, V]`, which it changes in place: first the log-probs, then,
-    if asked, the gradient at the raw logits. So a chunk is read as few times as may be.
+    if asked, the gradient at the raw logits. So a chunk is read as few times as may be: memory is
+    slow, and a head's products are only as wide as the model.
 
     Attributes:
         logps: `[C]` log-probs of the targets, less the z-loss.
@@ -168,8 +170,14 @@ class Softmax:
     def __init__(self, z: torch.Tensor, targets: torch.Tensor, form: Form, training: bool) -> None:
         self.form, self.index = form, targets[:, None]
         self.slope = form.slope(z) if training else 1.0
-        at_target, top = z.gather(1, self.index), z.amax(1, keepdim=True)
-        self.total = z.sub_(top).exp_().sum(1, keepdim=True)
+        at_target = z.gather(1, self.index)
+        top, self.total = torch.empty_like(at_target), torch.empty_like(at_target)
+        rows = max(1, TILE // z.shape[1]) if z.device.type == "cpu" else max(1, len(z))
+        for tile, most, sums in zip(
+            *(torch.split(x, rows) for x in (z, top, self.total)), strict=True
+        ):
+            torch.amax(tile, 1, keepdim=True, out=most)
+            torch.sum(tile.sub_(most).exp_(), 1, keepdim=True, out=sums)
         self.z, self.lse = z, top + self.total.log()
         logps = at_target - top - self.total.log()
         self.logps = (logps - form.z_loss * self.lse.square() if form.z_loss else logps)[:, 0]
@@ -178,12 +186,18 @@ class Softmax:
         """`[C]` log sum_v p(v)^2."""
         return 2 * (torch.linalg.vector_norm(self.z, dim=1).log() - self.total[:, 0].log())
 
-    def gradient(self, weights: torch.Tensor) -> torch.Tensor:
-        """`[C, V]` of the sum of the log-probs times their weights `[C]`; the logits are gone."""
-        w = weights[:, None]
-        by = -w * (1 + 2 * self.form.z_loss * self.lse) / self.total
-        dz = self.z.mul_(by).scatter_add_(1, self.index, w)
-        return dz if isinstance(self.slope, float) and self.slope == 1 else dz.mul_(self.slope)
+    def gradient(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the sum of the log-probs times their weights `[C]`; the logits are gone.
+
+        Returns:
+            `[C, V]`, and a factor `[C, 1]` of each row: it is cheaper in a product of the rows.
+        """
+        share = (1 + 2 * self.form.z_loss * self.lse) / self.total  # of exp(z), per weight
+        dz = self.z.scatter_add_(1, self.index, -1 / share)
+        factor = -weights[:, None] * share
+        if isinstance(self.slope, torch.Tensor):
+            return dz.mul_(self.slope), factor
+        return dz, factor * self.slope
 
 
 class Chunked(Function):
@@ -216,7 +230,7 @@ class Chunked(Function):
                 for part in sums.chunks():
                     soft = answered(sums, targets, form, made, part, early)
                     if early:
-                        sums.add(soft.gradient(known[part]), part)
+                        sums.add(*soft.gradient(known[part]), part)
         ctx.form, ctx.needs, ctx.early = form, needs, early
         ctx.announced = None if frozen else known
         ctx.dtypes, ctx.grads = sums.dtypes, sums.grads if early else None
@@ -269,7 +283,7 @@ def in_block(
     known[block] = later.weigh(Answer(made.logps[block], collision), block)
     for part in parts:
         soft = kept.pop(0) if held else answered(sums, targets, form, made, part, True)
-        sums.add(soft.gradient(known[part]), part)
+        sums.add(*soft.gradient(known[part]), part)
 
 
 class Sums:
@@ -337,20 +351,27 @@ class Sums:
             z += self.bias
         return form.final_(z)
 
-    def add(self, dz: torch.Tensor, part: slice) -> None:
-        """The share of one chunk, from the gradient at its raw logits; its memory is free then."""
+    def add(self, dz: torch.Tensor, factor: torch.Tensor, part: slice) -> None:
+        """The share of one chunk, from the gradient at its raw logits; its memory is free then.
+
+        Args:
+            dz: `[C, V]`, and
+            factor: `[C, 1]` that its rows are to be multiplied by.
+        """
+        if any(dtype != self.dtype for dtype in self.dtypes):
+            dz, factor = dz.mul_(factor), torch.ones_like(factor)  # rounded once, not twice
         if self.db is not None:
-            self.db += dz.sum(0)
+            self.db.addmv_(dz.t(), factor[:, 0])
         for x, w, dh, dw in zip(self.inputs, self.weights, self.dh, self.dw, strict=True):
             if dh is None and dw is None:
                 continue
             d = dz.to(w.dtype)
             if dh is not None:
-                dh[part] = d @ w
+                dh[part] = (d @ w).mul_(factor)
             if dw is None:
                 continue
             if d.dtype == self.dtype:  # the first chunk writes, the others add
-                dw.addmm_(d.t(), x[part], beta=int(part.start > 0))
+                dw.addmm_(d.t(), x[part] * factor, beta=int(part.start > 0))
             elif part.start == 0:
                 dw.copy_(d.t() @ x[part])
             else:
@@ -376,7 +397,7 @@ def late_gradients(ctx: Any, grad: torch.Tensor) -> list[torch.Tensor | None]:
     with torch.autocast(targets.device.type, enabled=False):
         for part in sums.chunks():
             soft = Softmax(sums.logits(part, ctx.form), targets[part], ctx.form, True)
-            sums.add(soft.gradient(grad[part]), part)
+            sums.add(*soft.gradient(grad[part]), part)
     return sums.grads
 
 
