@@ -13,13 +13,13 @@ from posttrain.head.chunks import (
     CHUNK,
     HELD,
     Answer,
-    Form,
     Later,
     Sums,
     chunked_answer,
     one_factor,
     whole_answer,
 )
+from posttrain.head.softmax import Form
 
 K, H, V, R = 13, 6, 50, 2
 FORMS = {

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -224,11 +225,20 @@ class Static(Run):
             self.keys.hidden = {}
             return forward(self.model, self.chosen, self.keys.position, self.keys)
 
-        return recorded(plain) if self.device.type == "cuda" else plain
+        if self.device.type != "cuda" or self.model in unrecordable:
+            return plain
+        graph, why = recorded(plain)
+        if why:
+            unrecordable.add(self.model)
+            logger.warning("generation: no CUDA graph, so every kernel is launched: %s", why)
+        return graph
 
 
-def recorded(plain: Pass) -> Pass:
-    """A pass as a CUDA graph; itself where that cannot be recorded, or says something else.
+unrecordable: WeakSet[torch.nn.Module] = WeakSet()  # models for which it was tried in vain
+
+
+def recorded(plain: Pass) -> tuple[Pass, str]:
+    """A pass as a CUDA graph; itself, and why, where that cannot be or says something else.
 
     Args:
         plain: does the same however often it is called.
@@ -249,14 +259,13 @@ def recorded(plain: Pass) -> Pass:
     except RuntimeError as error:
         why = str(error).splitlines()[0][:160]
     if why:
-        logger.warning("generation: no CUDA graph, so every kernel is launched: %s", why)
-        return plain
+        return plain, why
 
     def replay() -> torch.Tensor:
         graph.replay()
         return out
 
-    return replay
+    return replay, ""
 
 
 def blocks(columns: int) -> int:

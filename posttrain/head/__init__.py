@@ -17,8 +17,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from posttrain.head.chunks import Answer, Form, Weights, chunked_answer, whole_answer
+from posttrain.head.chunks import Answer, Weights, chunked_answer, whole_answer
 from posttrain.head.precision import wide
+from posttrain.head.softmax import Form
 
 logger = logging.getLogger(__name__)
 PROVEN: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # head -> why not, or ""
