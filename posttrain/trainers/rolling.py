@@ -304,7 +304,7 @@ class Rolling(Valued):
         for batch in batches:
             inputs = self._prepare_inputs(batch)
             with self.compute_loss_context_manager():
-                if sampled and args.steps_per_rollout > 1:
+                if sampled and (wanted or args.steps_per_rollout > 1):
                     batch["old_logps"] = inputs["sampler_logps"]
                 elif wanted:
                     batch["old_logps"] = self.logps(model, inputs, args.temperature)
