@@ -91,19 +91,11 @@ def result(trainer: Any) -> dict[str, Any]:
     return {**times, "grad_norm": float(norms[0])}
 
 
-def ours(folder: str, threads: int, sampled: bool) -> dict[str, Any]:
-    model, tokenizer, rows, reward, config = begin(folder, threads, sampled)
+def problems_of(rows: list[dict[str, Any]]) -> Any:
+    """The prompts as our trainer takes them."""
     from datasets import Dataset
 
-    from posttrain import RLVRConfig, RLVRTrainer
-    from posttrain.generation.base import Completion
-
-    class Planted(RLVRTrainer):  # type: ignore[misc]
-        def complete(self, prompts: Any, *rest: Any) -> Any:
-            known = {tuple(row["ids"]): row["done"] for row in rows}
-            return [[Completion(ids, True) for ids in known[tuple(p)]] for p in prompts]
-
-    problems = Dataset.from_list(
+    return Dataset.from_list(
         [
             {
                 "prompt_ids": row["ids"],
@@ -115,11 +107,23 @@ def ours(folder: str, threads: int, sampled: bool) -> dict[str, Any]:
             for row in rows
         ]
     )
+
+
+def ours(folder: str, threads: int, sampled: bool) -> dict[str, Any]:
+    model, tokenizer, rows, reward, config = begin(folder, threads, sampled)
+    from posttrain import RLVRConfig, RLVRTrainer
+    from posttrain.generation.base import Completion
+
+    class Planted(RLVRTrainer):  # type: ignore[misc]
+        def complete(self, prompts: Any, *rest: Any) -> Any:
+            known = {tuple(row["ids"]): row["done"] for row in rows}
+            return [[Completion(ids, True) for ids in known[tuple(p)]] for p in prompts]
+
     trainer = (RLVRTrainer if sampled else Planted)(
         model,
         reward,
         RLVRConfig(**config, max_tokens_per_device=2 * LENGTH),
-        train_dataset=problems,
+        train_dataset=problems_of(rows),
         processing_class=tokenizer,
     )
     return result(trainer)

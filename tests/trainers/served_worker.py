@@ -72,6 +72,7 @@ def unlucky(trainer: RLVRTrainer, done: Path) -> Callable[..., Any]:
 
 def train(model: str, out: Path, run: dict[str, Any]) -> dict[str, Any]:
     settings = {**CONFIG, **WORKER["WAYS"][run["way"]], **run.get("config", {})}
+    settings["generation"] = {**SERVER, **run.get("server", {})}
     adapter = Adapter(**run["adapter"]) if run.get("adapter") else None
     args = RLVRConfig(output_dir=str(out), **settings)
     trainer = RLVRTrainer(model, even_share, args, train_dataset=ROWS, peft_config=adapter)

@@ -60,15 +60,23 @@ def trainer_of(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("adapter", [None, Adapter(r=4)], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    ("weights", "adapter"),
+    [("folder", None), ("folder", Adapter(r=4)), ("broadcast", None)],
+    ids=["full", "lora", "broadcast"],
+)
 def test_a_server_follows_the_policy_and_may_die(
-    adapter: Adapter | None, python: Path, checkpoint: Callable[..., str], tmp_path: Path
+    weights: str,
+    adapter: Adapter | None,
+    python: Path,
+    checkpoint: Callable[..., str],
+    tmp_path: Path,
 ) -> None:
     """Every rollout is compared with the trainer (fp32: to 0.001); before one the server dies.
 
     Of adapters nothing else is sent, to the server that took its place either.
     """
-    server = {"probe_rollouts": 1, "max_gap": 0.01, "mean_gap": 0.001}
+    server = {"weights": weights, "probe_rollouts": 1, "max_gap": 0.01, "mean_gap": 0.001}
     trainer = trainer_of(checkpoint(head_dim=32), tmp_path, 0, adapter, **server)
     seen: list[int] = []
     versions: list[set[int | None]] = []

@@ -21,7 +21,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "ddp": {"way": "ddp"},
     "ddp_lora": {"way": "ddp", "adapter": {"r": 4, "alpha": 8}},
     "zero3_ppo": {"way": "zero3", "config": PPO},
+    "zero3_broadcast": {"way": "zero3", "server": {"weights": "broadcast"}},
     "killed": {"way": "ddp", "kill": True},
+    "killed_broadcast": {"way": "ddp", "kill": True, "server": {"weights": "broadcast"}},
 }
 Seen = dict[str, Any]
 

@@ -22,6 +22,8 @@ QUIET_SECONDS = 120.0  # between two lines of a server that lives, which sends o
 OTHER_WEIGHTS = 412  # status of a server that is asked for a version that it does not have
 LOAD_SECONDS = 1800.0  # weights that are read, after the answers under way
 
+Tensor = tuple[str, str, list[int]]  # name, type and shape
+
 
 class Lost(ServerError):
     """The server is not there, went away before it had said everything, or has other weights."""
@@ -29,12 +31,17 @@ class Lost(ServerError):
 
 @dataclass(frozen=True)
 class Health:
-    """What a server says of itself; version -1 are weights that could not be loaded."""
+    """What a server says of itself; version -1 are weights that could not be loaded.
+
+    Attributes:
+        workers: processes that share the model.
+    """
 
     model: str
     version: int
     vllm: str
     device: str
+    workers: int
     sleeping: bool
     pid: int
 
@@ -146,6 +153,19 @@ class Client:
         """Let the server read new weights, and call them a version, when its answers are done."""
         body = {"folder": folder, "version": version, "adapter": adapter}
         self.ask("POST", "/weights", body, LOAD_SECONDS)
+
+    def join(self, backend: str, host: str, port: int, size: int) -> None:
+        """Let the server's workers become members of a process group that this one leads."""
+        body = {"backend": backend, "host": host, "port": port, "size": size}
+        self.ask("POST", "/join", body, LOAD_SECONDS)
+
+    def offer(self, tensors: Sequence[Tensor]) -> None:
+        """Ask whether tensors are those of the model; those that are not are refused."""
+        self.ask("POST", "/offer", {"tensors": tensors}, QUICK_SECONDS)
+
+    def receive(self, tensors: Sequence[Tensor], version: int) -> None:
+        """Let the server take tensors from the group, and call them a version."""
+        self.ask("POST", "/receive", {"tensors": tensors, "version": version}, LOAD_SECONDS)
 
     def sleep(self, level: int) -> None:
         """Let the server leave the memory of its GPUs when its answers are done."""

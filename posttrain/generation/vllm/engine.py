@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 
 from posttrain.errors import ModelError, PosttrainError, RecipeError, ServerError
 from posttrain.generation.base import Completion, OnGroup, Sampling, ignore
+from posttrain.generation.vllm.broadcast import Broadcast, Kept, Tensors, keep, weights_of
 from posttrain.generation.vllm.client import Client, Lost, request_of
 from posttrain.generation.vllm.launch import Server
 from posttrain.generation.vllm.settings import VLLMSettings
@@ -45,8 +46,9 @@ class VLLMEngine:
     ) -> None:
         self.client, self.stop, self.settings, self.server = client, stop, settings, server
         self.version = client.health().version
-        self.loaded: list[Version] = []
+        self.loaded: list[Version | Kept] = []
         self.shelf: Shelf | None = None
+        self.broadcast: Broadcast | None = None
         self.closed = False
         self.one_recovers = threading.Lock()
 
@@ -184,8 +186,22 @@ class VLLMEngine:
                 )
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    def load(self, version: Version) -> None:
-        self.client.load(str(version.folder), version.number, version.adapter)
+    def load(self, version: Version | Kept, live: Tensors | None = None) -> None:
+        """Let the server have a version.
+
+        Args:
+            live: the same weights where the model has them, which a GPU need not fetch again.
+        """
+        if isinstance(version, Version):
+            self.client.load(str(version.folder), version.number, version.adapter)
+            return
+        try:
+            if self.broadcast is None or self.broadcast.pid != self.client.health().pid:
+                self.broadcast = Broadcast(self.client, version.device)
+            self.broadcast.send(version.number, live or version.tensors, self.dtype)
+        except ServerError:
+            self.broadcast = None  # it may be half used
+            raise
 
     def last_words(self) -> str:
         return self.server.last_words() if self.server is not None else ""
@@ -196,7 +212,7 @@ class VLLMEngine:
         self,
         model: Any,
         *,
-        state: Mapping[str, torch.Tensor] | None = None,
+        state: Tensors | None = None,
         version: int | None = None,
     ) -> int:
         """Let the server complete with these weights from now on.
@@ -222,25 +238,40 @@ class VLLMEngine:
             and not self.settings.lora_rank
         ):
             raise ModelError("the server has no room for adapters; set lora_rank to their rank")
-        if self.shelf is None:
-            self.shelf = Shelf(size_of(model))
         number = self.version + 1 if version is None else version
-        new = self.shelf.write(model, number, dtype=self.dtype, state=state)
+        new, live = self.take(model, number, state)
         kept = [v for v in self.loaded if new.adapter and not v.adapter]
-        gone = [v for v in self.loaded if v not in kept and v.folder != new.folder]
         try:
-            self.load(new)
-            self.loaded, self.version = [*kept, new], number
+            self.load(new, live)
         except Lost as error:
             logger.warning("vLLM: %s; the weights are sent again", error)
-            self.loaded, self.version = [*kept, new], number
+            gone, self.loaded, self.version = self.loaded, [*kept, new], number
             self.recover()
         except ServerError:
-            self.shelf.drop(new)
+            self.drop([new])
             raise
-        for version_before in gone:
-            self.shelf.drop(version_before)
+        else:
+            gone, self.loaded, self.version = self.loaded, [*kept, new], number
+        self.drop([v for v in gone if v not in kept])
         return number
+
+    def take(
+        self, model: Any, number: int, state: Tensors | None
+    ) -> tuple[Version | Kept, Tensors | None]:
+        """A copy of the weights as they are sent, and where they are now."""
+        if self.settings.weights == "broadcast" and not hasattr(model, "peft_config"):
+            live = weights_of(model, state)
+            return keep(number, live, self.dtype), live
+        if self.shelf is None:
+            self.shelf = Shelf(size_of(model))
+        return self.shelf.write(model, number, dtype=self.dtype, state=state), None
+
+    def drop(self, versions: Sequence[Version | Kept]) -> None:
+        """Remove the files of versions, but of those that are in use."""
+        used = {v.folder for v in self.loaded if isinstance(v, Version)}
+        for version in versions:
+            if isinstance(version, Version) and version.folder not in used and self.shelf:
+                self.shelf.drop(version)
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from posttrain.errors import RecipeError
 
+WEIGHTS = ("folder", "broadcast")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of adapters: those that vLLM has room for
 SPARE_ADAPTERS = 2  # the one in use, and the one that follows it
@@ -27,6 +28,9 @@ class VLLMSettings:
         lora_rank: largest rank of adapters that are sent; 0: none are.
         eager: run layer by layer, without compiling; default: without a GPU, where compiling takes
             longer than most tests.
+        weights: how they reach the server. `folder`: as safetensors in a folder that both can read.
+            `broadcast`: over NCCL if the server has GPUs of its own, which trainer and server may
+            not share, else over gloo; adapters go as files all the same.
         sleep: whether the server may be put to sleep (GPUs that a trainer shares).
         start_seconds: time until it must answer.
         restarts: how often in one call it is started, or looked for, anew after it died.
@@ -47,6 +51,7 @@ class VLLMSettings:
     devices: str | None = None
     lora_rank: int = 0
     eager: bool | None = None
+    weights: str = "folder"
     sleep: bool = False
     start_seconds: float = 900.0
     restarts: int = 3
@@ -64,6 +69,12 @@ class VLLMSettings:
             ("max_length", (self.max_length or 2) > 1, "at least 2"),
             ("tensor_parallel", self.tensor_parallel >= 1, "at least 1"),
             ("lora_rank", 0 <= self.lora_rank <= RANKS[-1], f"0 to {RANKS[-1]}"),
+            ("weights", self.weights in WEIGHTS, f"one of {', '.join(WEIGHTS)}"),
+            (
+                "weights",
+                self.weights == "folder" or not self.sleep,
+                "folder with sleep: true, for NCCL does not go from a GPU to itself",
+            ),
             ("start_seconds", self.start_seconds > 0, "above 0"),
             ("restarts", self.restarts >= 0, "0 or more"),
             ("probe_rollouts", self.probe_rollouts >= 1, "at least 1"),

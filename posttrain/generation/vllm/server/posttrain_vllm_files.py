@@ -30,6 +30,11 @@ def unlike(folder: str, known: dict[str, list[int]]) -> str:
         return f"{folder} holds no safetensors file; server and trainer have to share that folder"
     config = Path(folder, "config.json")
     tied = config.is_file() and json.loads(config.read_text()).get("tie_word_embeddings")
+    return differ(new, known, tied=bool(tied))
+
+
+def differ(new: dict[str, list[int]], known: dict[str, list[int]], *, tied: bool) -> str:
+    """How names and shapes differ from those of the model; empty: they do not."""
     for name in sorted(new.keys() | known.keys()):
         if name.endswith("inv_freq") or (tied and name == TIED):
             continue

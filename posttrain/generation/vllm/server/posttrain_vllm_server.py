@@ -3,6 +3,8 @@
     GET  /health    what is served, and the version of its weights
     POST /generate  prompts as token ids; a line of JSON per prompt, when its answers have ended
     POST /weights   a folder of safetensors or of an adapter, loaded in place; a new version
+    POST /join      a trainer's process group, over which its weights may come instead
+    POST /offer, POST /receive   whether tensors fit the model, and then the tensors; a new version
     POST /sleep, POST /wake   leave the memory of a GPU to a trainer, and take it back
 
 Answers are under way together, and a change of the weights waits until none is: all tokens of an
@@ -12,7 +14,6 @@ answer come from one version, which is returned with it.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import os
 import signal
@@ -20,22 +21,14 @@ import socket
 import sys
 import threading
 import time
-import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-from posttrain_vllm_files import shapes, unlike
+from posttrain_vllm_files import TIED, differ, shapes, unlike
+from posttrain_vllm_http import Refused, application
 
 GRACE_SECONDS = 8.0
 BEAT_SECONDS = 5.0  # an empty line so often: the server lives, though no prompt is done
-
-
-class Refused(Exception):
-    """A request that cannot be served: its status, and why."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
 
 
 class Served:
@@ -46,6 +39,7 @@ class Served:
 
         self.engine, self.model, self.device = engine, settings["model"], device
         self.vllm = vllm.__version__
+        self.workers = engine.vllm_config.parallel_config.world_size
         self.sleeping = self.broken = False
         self.version, self.temperature = 0, 1.0
         # of a model of the hub, the first that is pushed says what follows
@@ -62,6 +56,7 @@ class Served:
             "version": -1 if self.broken else self.version,
             "vllm": self.vllm,
             "device": self.device,
+            "workers": self.workers,
             "sleeping": self.sleeping,
             "pid": os.getpid(),
         }
@@ -155,18 +150,43 @@ class Served:
                 self.shapes = self.shapes or shapes(asked["folder"])
                 if why := unlike(asked["folder"], self.shapes):
                     raise Refused(400, why)
-                self.broken = True  # until all of it is there
-                await self.engine.collective_rpc(
-                    "reload_weights", kwargs={"weights_path": asked["folder"]}
-                )
-                await self.drop_adapter()
-                self.broken = False
-            # what was computed with other weights is no prefix of anything now
-            if not await self.engine.reset_prefix_cache():
-                self.broken = True
-                raise RuntimeError("vLLM would not forget the prefixes of the weights before")
-            self.version = asked["version"]
+                await self.reload("reload_weights", weights_path=asked["folder"])
+            await self.forget(asked["version"])
         return await self.health()
+
+    async def join(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Let every worker become a member of a trainer's process group."""
+        await self.engine.collective_rpc("join", kwargs=asked)
+        return {}
+
+    async def offer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Refuse tensors that are not those of the model."""
+        new = {name: shape for name, _, shape in asked["tensors"]}
+        self.shapes = self.shapes or new
+        if why := differ(new, self.shapes, tied=TIED not in new):
+            raise Refused(400, why)
+        return {}
+
+    async def receive(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Load what the trainer broadcasts when no answer is under way, and call it a version."""
+        async with self.turn:
+            await self.idle.wait()
+            await self.reload("receive", tensors=asked["tensors"])
+            await self.forget(asked["version"])
+        return await self.health()
+
+    async def reload(self, how: str, **given: Any) -> None:
+        self.broken = True  # until all of it is there
+        await self.engine.collective_rpc(how, kwargs=given)
+        await self.drop_adapter()
+        self.broken = False
+
+    async def forget(self, version: int) -> None:
+        """What was computed with other weights is no prefix of anything now."""
+        if not await self.engine.reset_prefix_cache():
+            self.broken = True
+            raise RuntimeError("vLLM would not forget the prefixes of the weights before")
+        self.version = version
 
     async def load_adapter(self, folder: str) -> None:
         from vllm.lora.request import LoRARequest
@@ -225,76 +245,6 @@ def follow_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)  # vLLM gives its shared memory back
     time.sleep(GRACE_SECONDS)
     end_all("the process that started this server has ended")
-
-
-# --- HTTP -----------------------------------------------------------------------------------------
-
-
-class Answers:
-    """All answers of a request, which ends with it: also where nobody listens any more."""
-
-    def __init__(self, served: Served, asked: dict[str, Any]) -> None:
-        from starlette.responses import StreamingResponse
-
-        done: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        prompts = asked["prompts"]
-        self.served = served
-        self.tasks = [asyncio.create_task(served.answer(p, asked, done)) for p in prompts]
-        lines = served.lines(done, len(prompts))
-        self.response = StreamingResponse(lines, media_type="application/x-ndjson")
-
-    async def __call__(self, *connection: Any) -> None:
-        try:
-            await self.response(*connection)
-        finally:
-            for task in self.tasks:
-                task.cancel()
-            await asyncio.gather(*self.tasks, return_exceptions=True)
-            self.served.end()
-
-
-def application(served: Served, token: str) -> Any:
-    """The routes; whoever does not know the token is turned away."""
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import JSONResponse
-    from starlette.routing import Route
-
-    async def generate(asked: dict[str, Any]) -> Answers:
-        await served.begin(asked)
-        return Answers(served, asked)
-
-    def route(path: str, method: str, work: Callable[[dict[str, Any]], Any]) -> Route:
-        async def respond(request: Request) -> Any:
-            given = request.headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-                return JSONResponse({"error": "the token is missing or wrong"}, 401)
-            try:
-                done = await work(await request.json() if method == "POST" else {})
-            except Refused as error:
-                return JSONResponse({"error": str(error)}, error.status)
-            except Exception as error:
-                traceback.print_exc()
-                return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 500)
-            return done if isinstance(done, Answers) else JSONResponse(done)
-
-        return Route(path, respond, methods=[method])
-
-    async def health(asked: dict[str, Any]) -> dict[str, Any]:
-        return await served.health()
-
-    posts = {
-        "/generate": generate,
-        "/weights": served.load,
-        "/sleep": served.sleep,
-        "/wake": served.wake,
-    }
-    return Starlette(
-        routes=[
-            route("/health", "GET", health),
-            *(route(path, "POST", work) for path, work in posts.items()),
-        ]
-    )
 
 
 def on_device(device: str, settings: dict[str, Any]) -> dict[str, Any]:
