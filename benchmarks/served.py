@@ -60,10 +60,10 @@ def train(folder: str, settings: dict[str, Any]) -> dict[str, Any]:
     trainer.add_callback(Clock())
     trainer.train()
     logs = [row for row in trainer.state.log_history if "seconds/train" in row][1:]
-    parts = {
-        name: sum(row[f"seconds/{name}"] for row in logs) / len(logs)
-        for name in ("sync", "generate", "train")
-    }
+    parts = {}
+    for name in ("sync", "generate", "train"):
+        found = [row[f"seconds/{name}"] for row in logs if f"seconds/{name}" in row]
+        parts[name] = sum(found) / len(found) if found else None
     seconds = (ends[-1] - ends[0]) / (len(ends) - 1)
     return {"seconds": seconds, "completion_length": logs[-1].get("completion_length"), **parts}
 
