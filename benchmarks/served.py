@@ -93,7 +93,15 @@ def run(case: str, groups: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    from posttrain.errors import ServerError
+    from posttrain.generation.vllm.launch import vllm_python
+
     args = arguments("served")
+    try:
+        vllm_python()
+    except ServerError as error:
+        sys.stderr.write(f"served is left out: {error}\n")
+        return
     os.environ["OMP_NUM_THREADS"] = "1"
     results = []
     for case in args.case or CASES:

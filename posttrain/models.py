@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from posttrain.attention import NAME as PACKED
 from posttrain.attention import packed_attention, set_attention
 from posttrain.errors import MissingExtraError, ModelError, first_line
+from posttrain.partitions import gathered
 from posttrain.tokens import load_template, stop_ids
 
 QUANTISATION = "quantization_config.json"
@@ -200,43 +200,6 @@ def make_scalar(model: PreTrainedModel, fresh: bool = False) -> None:
         with gathered([score.weight], modifier_rank=0), torch.no_grad():
             if score.weight.numel():
                 score.weight.normal_(0, (hidden + 1) ** -0.5)
-
-
-def gathered(
-    parameters: Iterable[torch.Tensor], modifier_rank: int | None = None
-) -> AbstractContextManager[Any]:
-    """Whole parameters for the time of the context under ZeRO-3; nothing otherwise."""
-    parts = [p for p in parameters if hasattr(p, "ds_id")]
-    if not parts:
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(parts, modifier_rank=modifier_rank)
-
-
-@contextmanager
-def whole(wrapped: Any, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """The model to run freely, at another pace than the other processes do (generation).
-
-    Under ZeRO-3 its parameters are gathered, and the hooks are off that partition them again or ask
-    the first process what it ran: those that stop at different steps would wait for ever.
-    """
-    if not any(hasattr(p, "ds_id") for p in model.parameters()):
-        yield model
-        return
-    from trl.models.utils import add_hooks, remove_hooks
-
-    offload = getattr(wrapped, "optimizer", None)
-    asks = getattr(getattr(offload, "parameter_offload", offload), "fwd_pre_hook", None)
-    hooks = asks.hooks_dict_ref() if asks else {}
-    with gathered(wrapped.parameters()):
-        remove_hooks(wrapped)  # all but one
-        kept = {asks.id: hooks.pop(asks.id)} if asks else {}
-        try:
-            yield model
-        finally:
-            hooks.update(kept)
-            add_hooks(wrapped)
 
 
 def four_bit(adapter: Adapter, dtype: torch.dtype) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from posttrain.models import gathered
 from posttrain.packing.collate import PAIR
+from posttrain.partitions import gathered
 
 AT_ONCE = 10_000  # rows
 PIECE = 2**22  # values of a tensor mixed at a time: bounds the memory

@@ -13,7 +13,7 @@ from posttrain.generation.probe import probe
 from posttrain.generation.start import Address, start_engine
 from posttrain.generation.vllm.engine import VLLMEngine
 from posttrain.generation.vllm.settings import VLLMSettings
-from posttrain.models import whole
+from posttrain.partitions import whole
 
 if TYPE_CHECKING:
     from posttrain.trainers.rolling import Rolling
@@ -90,7 +90,7 @@ class Served:
         bare = model.get_base_model() if hasattr(model, "get_base_model") else model
         wrong: PosttrainError | None = None
         trainer.accelerator.wait_for_everyone()  # others may still ask for answers of the old ones
-        with whole(trainer.model_wrapped, bare):
+        with whole(trainer.model_wrapped, bare, trainer.value_model):
             if trainer.accelerator.is_main_process:
                 try:
                     with trainer.policy_alone():  # the server has no value model

@@ -18,7 +18,7 @@ FLOORS = (
     {"synthesis", "preferences"},
     {"mixture"},
     {"tokens", "packing", "attention"},
-    {"losses", "advantages", "models", "head", "scratch", "generation"},
+    {"losses", "advantages", "models", "partitions", "head", "scratch", "generation"},
     {"trainers"},
     {"evals"},
     {"pipeline"},

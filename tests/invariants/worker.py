@@ -33,8 +33,9 @@ from posttrain import (
     SFTTrainer,
 )
 from posttrain.errors import RunError
+from posttrain.generation.local import generate_ids
 from posttrain.models import Adapter, load_model
-from posttrain.trainers import reference
+from posttrain.trainers import reference, rolling
 
 KINDS = {
     "sft": (SFTTrainer, SFTConfig),
@@ -106,6 +107,18 @@ def in_float64(path: str, head: str) -> Any:
     return model
 
 
+def watch_parts(trainer: Any) -> None:
+    """Under ZeRO-3 the policy is whole while it writes, and its value model stays in parts."""
+    complete = rolling.generate_ids
+
+    def watched(model: Any, *args: Any, **options: Any) -> Any:
+        assert all(p.numel() for p in model.model.parameters())
+        assert not any(p.numel() for p in trainer.value_model.parameters())
+        return complete(model, *args, **options)
+
+    rolling.generate_ids = watched
+
+
 def train(run: dict[str, Any]) -> None:
     trainer_class, config_class = KINDS[run["kind"]]
     out = Path(run["out"])
@@ -128,6 +141,8 @@ def train(run: dict[str, Any]) -> None:
     trainer = trainer_class(model=model, args=args, train_dataset=run["rows"], **options)
     engine = trainer.accelerator.distributed_type
     assert engine == ENGINES.get(run["way"], "DEEPSPEED"), (run["way"], engine)
+    if run["way"].startswith("zero3") and trainer.value_model is not None:
+        watch_parts(trainer)
     if "refused" in run:
         refused(trainer, run["resume"], run["refused"])
         return
@@ -158,6 +173,7 @@ def refused(trainer: Any, checkpoint: str, pattern: str) -> None:
 
 def forget() -> None:
     """Let the next run begin as the first one did."""
+    rolling.generate_ids = generate_ids
     torch.set_default_dtype(torch.float32)
     reference.COLUMNS["logps"] = "float32"
     gc.collect()
