@@ -2,8 +2,10 @@
 
     python benchmarks/head.py [--quick] [--threads N] [--device cuda] --json OUT
 
-`sum` is a loss whose gradient is known beforehand (SFT), `pair` one of which it is not (DPO),
-`frozen` any loss under adapters. Memory is what a side adds to the inputs and their gradients.
+`sum` is a loss whose gradient is known beforehand (SFT), `pair` one of which it is known as soon as
+a pair's log-probs are (DPO, RLVR; here 128 positions each), `unknown` one of which it never is, so
+that logits are made twice, `frozen` any loss under adapters. Memory is what a side adds to the
+inputs and their gradients.
 """
 
 from __future__ import annotations
@@ -21,7 +23,13 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from measure import in_child  # noqa: E402
 
-CASES = {"sum": (True, False), "pair": (False, False), "frozen": (False, True)}
+CASES = {  # when the gradient is known, and whether the head is frozen
+    "sum": ("before", False),
+    "pair": ("later", False),
+    "unknown": ("never", False),
+    "frozen": ("never", True),
+}
+PAIR = 128  # positions
 
 
 def sides() -> dict[str, Callable[..., Any]]:
@@ -39,6 +47,16 @@ def sides() -> dict[str, Callable[..., Any]]:
     }
 
 
+def told(when: str, weights: Any) -> Any:
+    """What the head is told of the gradient."""
+    from posttrain.head.chunks import Later
+
+    if when == "later":
+        ends = list(range(PAIR, len(weights) + 1, PAIR))
+        return Later(ends, lambda answer, block: weights[block])
+    return weights if when == "before" else None
+
+
 def side(
     name: str, case: str, shape: list[int], device: str, threads: int, repeats: int
 ) -> dict[str, float]:
@@ -46,7 +64,7 @@ def side(
     import torch
 
     torch.set_num_threads(threads)
-    known, frozen = CASES[case]
+    when, frozen = CASES[case]
     tokens, width, vocabulary = shape
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     make = {"device": device, "dtype": dtype}
@@ -58,7 +76,7 @@ def side(
     for _ in range(repeats + 1):  # the first warms up
         hidden.grad = weight.grad = None
         begin, cpu = time.perf_counter(), time.process_time()
-        logps = sides()[name](hidden, weight, targets, weights if known else None)
+        logps = sides()[name](hidden, weight, targets, told(when, weights))
         (logps * weights).sum().backward()
         if device == "cuda":
             torch.cuda.synchronize()

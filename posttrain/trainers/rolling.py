@@ -12,11 +12,11 @@ from posttrain.generation.local import Completion, Sampling, eos_ids, generate_i
 from posttrain.generation.vllm.settings import VLLMSettings
 from posttrain.losses.base import num_items
 from posttrain.packing import Rows
+from posttrain.partitions import whole
 from posttrain.trainers.ahead import Ahead, Asked
 from posttrain.trainers.base import Batch
 from posttrain.trainers.credit import credit_groups, credit_tokens, kl_per_completion
 from posttrain.trainers.keeping import keep
-from posttrain.partitions import whole
 from posttrain.trainers.policies import FrozenReference
 from posttrain.trainers.refill import Draw, refill
 from posttrain.trainers.rewards import Rewards
