@@ -141,7 +141,7 @@ def train(run: dict[str, Any]) -> None:
     trainer = trainer_class(model=model, args=args, train_dataset=run["rows"], **options)
     engine = trainer.accelerator.distributed_type
     assert engine == ENGINES.get(run["way"], "DEEPSPEED"), (run["way"], engine)
-    if run["way"].startswith("zero3") and trainer.value_model is not None:
+    if run["way"].startswith("zero3") and getattr(trainer, "value_model", None) is not None:
         watch_parts(trainer)
     if "refused" in run:
         refused(trainer, run["resume"], run["refused"])
