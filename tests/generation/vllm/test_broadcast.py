@@ -30,7 +30,7 @@ from posttrain.generation.vllm.server.posttrain_vllm_group import broadcast, gro
 from posttrain.generation.vllm.settings import VLLMSettings
 
 PROMPTS = [[5, 7, 9], [11, 3], [40, 41, 42, 43]]
-EXACT = {"max_gap": 0.01, "mean_gap": 0.001}
+EXACT = {"max_gap": 1e-4, "mean_gap": 1e-5}  # fp32 on both sides
 
 
 def test_every_member_of_a_group_gets_the_first_ones_tensor() -> None:
@@ -61,7 +61,6 @@ def test_what_is_kept_is_a_copy_in_the_servers_precision(checkpoint: Callable[..
 
 
 def test_a_server_that_refuses_ends_what_waits_for_it() -> None:
-    waiting = ThreadPoolExecutor(1)
     freed: list[bool] = []
 
     def refuse() -> None:
@@ -76,7 +75,6 @@ def test_a_server_that_refuses_ends_what_waits_for_it() -> None:
 
     with pytest.raises(Lost, match="could not be sent: connection closed"):
         together(lambda: None, fail)
-    waiting.shutdown()
     assert address_towards("127.0.0.1", 9) == "127.0.0.1"
 
 
